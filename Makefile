@@ -1,0 +1,64 @@
+# Two commands do everything: `make run` and `make test`. All of it lives in ./.venv; no root is needed.
+
+VENV   ?= .venv
+PYTHON ?= python3
+CORES  ?= $(shell nproc 2>/dev/null || echo 2)
+STUDY  ?=
+
+BIN       := $(VENV)/bin
+PIP       := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+SNAKEMAKE := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-1} $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml)
+REPORT    := results/report/index.html
+CODE      := src tests workflow/scripts
+RULES     := Snakefile workflow/rules
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fix bench report clean
+
+help:     ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run   ## install into ./.venv, then run the embedded study to results/report/index.html
+	@$(SNAKEMAKE)
+	@echo "Report: $(abspath $(REPORT))"
+
+test: $(VENV)/.dev  ## install what tests need, then run them all
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## format, lint and types, without changing a file
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/snakefmt --check $(RULES)
+	@$(BIN)/mypy
+	@$(SNAKEMAKE) --lint
+	@echo "check: all good"
+
+fix: $(VENV)/.dev   ## format, and mend what can be mended by machine
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/snakefmt $(RULES)
+	@$(BIN)/python tests/unit/test_config.py --fix
+
+bench: $(VENV)/.dev ## time the editors against plain baselines (a few minutes)
+	@$(BIN)/python bench/editing.py
+
+report: $(VENV)/.run ## draw the report again, and a Snakemake report beside it
+	@$(SNAKEMAKE) --forcerun report
+	@$(SNAKEMAKE) --report results/report/snakemake.html
+	@echo "Report: $(abspath $(REPORT))"
+
+clean:    ## delete results, logs and benchmarks; resources/ (downloads) and ./.venv stay
+	rm -rf results logs benchmarks .snakemake
+
+# torch first: another package's request for it must find it installed
+$(VENV)/.run: requirements.lock pyproject.toml
+	@echo "Installing into $(VENV) (about 2 minutes) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) $$(grep '^torch==' requirements.lock)
+	@$(PIP) --requirement requirements.lock
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.lock
+	@$(PIP) --requirement requirements-dev.lock
+	@touch $@

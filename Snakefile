@@ -1,0 +1,36 @@
+# Collateral: what editing a language model's facts does to everything else it knows.
+#
+# What the study is:     config/config.yaml (or --configfile config/studies/….yaml, which is laid over it)
+# Which file from which: workflow/rules/    How: src/collateral/    With what means: profiles/
+#
+# resources/models/{model}/manifest.json                       the model's files, by sha256
+# resources/datasets/{dataset}.parquet                         one row a fact
+# results/sequences/{dataset}/seed-{seed}.parquet              the order of the edits
+# results/prepared/{model}/                                    contexts, moments, known facts: once per model
+# results/unedited/{model}/                                    the reference: abilities and probes before any edit
+# results/edited/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/
+#     delta.parquet  state.safetensors  edits.parquet  after-edit.parquet
+#     efficacy.parquet  weights.parquet  heatmap.parquet  abilities/{suite}.json  abilities/{suite}.items.parquet
+# results/tables/*.parquet                                     one row a number, with its full key
+# results/report/index.html                                    the report; figures/ holds CSV and SVG
+
+
+configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/edit.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/weigh.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report/index.html",

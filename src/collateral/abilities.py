@@ -1,0 +1,124 @@
+"""Edited model → lm-eval → its own result JSON plus one row per item."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from collateral.errors import CollateralError
+from collateral.files import whole_file, write_json
+from collateral.models import LanguageModel
+from collateral.taskfolders import load_tasks
+
+ITEM_SCHEMA = {
+    "task": pl.String,
+    "task_hash": pl.String,
+    "doc_id": pl.Int32,
+    "doc_hash": pl.String,
+    "target_hash": pl.String,
+    "metric": pl.String,
+    "score": pl.Float64,
+    "weight": pl.Float64,
+}
+
+
+def evaluate(model: LanguageModel, suite: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    """Return lm-eval's result for one suite, samples included, with a fixed batch size and fixed seeds.
+
+    Args:
+        model: the model in the state that is to be measured.
+        suite: `tasks`, `batch_size`, and optionally `limit` and `num_fewshot`.
+        folders: folders with task YAML files, searched before lm-eval's own tasks.
+
+    Raises:
+        CollateralError: a task has no items, or no result came back.
+    """
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    # No response cache: lm-eval's key lacks the model, so one checkpoint would be served another's answers.
+    result = simple_evaluate(
+        model=HFLM(
+            pretrained=model.network,
+            tokenizer=model.tokenizer,
+            batch_size=suite["batch_size"],
+            dtype=None,
+        ),
+        tasks=list(load_tasks(suite["tasks"], folders).values()),
+        num_fewshot=suite.get("num_fewshot"),
+        limit=suite.get("limit"),
+        log_samples=True,
+        bootstrap_iters=100,
+        task_manager=TaskManager(include_defaults=False),
+        random_seed=0,
+        numpy_random_seed=0,
+        torch_random_seed=0,
+        fewshot_random_seed=0,
+    )
+    if not result or not result.get("results"):
+        raise CollateralError("lm-eval returned no result; see the log above it")
+    empty = [task for task in result["samples"] if not result["samples"][task]]
+    if empty:
+        raise CollateralError(f"task '{empty[0]}' has no items; check its data file and the suite's limit")
+    result["task_hashes"] = {task: _task_hash(samples) for task, samples in result["samples"].items()}
+    return dict(result)
+
+
+def _task_hash(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Return the hash of a task's items, prompts and targets, as lm-eval's own writer makes it."""
+    parts = [sample["doc_hash"] + sample["prompt_hash"] + sample["target_hash"] for sample in samples]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def item_rows(result: Mapping[str, Any]) -> pl.DataFrame:
+    """Return one row per item and metric: task, hashes of task, item and target, score.
+
+    For sums over words or bytes (perplexities) the score is the item's log-likelihood and `weight` its
+    number of words or bytes; otherwise the weight is 1.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for task, samples in result["samples"].items():
+        task_hash = result["task_hashes"][task]
+        for sample in samples:
+            for metric in sample["metrics"]:
+                value = sample[metric]
+                score, weight = value if isinstance(value, tuple | list) else (value, 1.0)
+                rows.append(
+                    (
+                        task,
+                        task_hash,
+                        int(sample["doc_id"]),
+                        sample["doc_hash"],
+                        sample["target_hash"],
+                        metric,
+                        float(score),
+                        float(weight),
+                    )
+                )
+    return pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row")
+
+
+def write_result(result: Mapping[str, Any], path: Path, items_path: Path) -> None:
+    """Write lm-eval's JSON as it is (samples apart, which are the items) and the items."""
+    items = item_rows(result)
+    with whole_file(items_path) as partial:
+        items.write_parquet(partial, compression="zstd")
+    write_json(path, _plain({name: value for name, value in result.items() if name != "samples"}))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can hold: numpy scalars as numbers, anything else as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value
+    return str(value)

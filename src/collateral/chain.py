@@ -1,0 +1,207 @@
+"""Jobs on a chain of checkpoints: make a link, save a checkpoint as a full model, weigh it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from safetensors import safe_open
+from torch import Tensor
+
+from collateral.contexts import read_templates
+from collateral.deltafile import read_increment, rebuild, write_increment
+from collateral.editing import Prepared
+from collateral.efficacy import measure_facts, read_reference, write_rows
+from collateral.errors import CollateralError
+from collateral.facts import read_facts
+from collateral.files import sha256_file, write_json
+from collateral.models import DTYPES, folder_identity, load_model, verified_manifest
+from collateral.recipes import load_method
+from collateral.regularizers import Regularizer
+from collateral.sequences import chosen_facts
+from collateral.session import (
+    Numbered,
+    Recipe,
+    apply_chain,
+    read_state,
+    run_link,
+    write_records,
+    write_state,
+)
+from collateral.weights import heatmap, statistics, unchanged_rows, write_weights
+
+
+@dataclass(frozen=True)
+class LinkFiles:
+    """What one link of a chain reads.
+
+    Attributes:
+        model: the model's folder.
+        facts: the data set.
+        sequence: the order of the edits.
+        known: what the unedited model knows; None edits every fact.
+        contexts: context templates.
+        moments: second moments, one file a layer.
+        reference: the unedited model's probes of this link's facts.
+        deltas: all earlier increments, in order.
+        state: the method's state after the last of them.
+        like: the steps of the editor that a placebo imitates.
+    """
+
+    model: Path
+    facts: Path
+    sequence: Path
+    known: Path | None
+    contexts: Path
+    moments: Sequence[Path]
+    reference: Sequence[Path]
+    deltas: Sequence[Path]
+    state: Path | None
+    like: Sequence[Path]
+
+
+def edit_link(
+    files: LinkFiles,
+    *,
+    recipe: Mapping[str, Any],
+    start: int,
+    edits: int,
+    seed: int,
+    new_tokens: int,
+    dtype: str,
+    device: str,
+    delta: Path,
+    state: Path,
+    records: Path,
+    after_edit: Path,
+) -> None:
+    """Make the edits `start + 1` to `edits` and write delta, state, records and the probes right after each edit.
+
+    Args:
+        files: what is read.
+        recipe: method, settings, regularizer, batch_size.
+        start: number of edits of the previous checkpoint.
+        edits: number of edits of this checkpoint.
+        seed: of the study.
+        new_tokens: length of the free generation.
+        dtype: of the weights.
+        device: where the edits run.
+        delta: written: the increment.
+        state: written: the method's state.
+        records: written: one row per edit.
+        after_edit: written: the probes of each fact right after its own edit.
+
+    Raises:
+        CollateralError: any input is damaged or does not belong to the others.
+    """
+    settings_sha256 = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    facts = {fact.fact_id: fact for fact in read_facts(files.facts)}
+    chosen = chosen_facts(facts, files.sequence, files.known, edits)[start:]
+    reference = read_reference(files.reference)
+    editor = Recipe(
+        load_method(recipe["method"], recipe["settings"]),
+        Regularizer(**recipe["regularizer"]),
+        recipe["batch_size"],
+    )
+    model = load_model(files.model, dtype, device)
+    original = {
+        name: model.matrix(name).clone()
+        for name in editor.method.parameters(model)
+        if editor.regularizer.needs_original
+    }
+    apply_chain(model, files.deltas)
+    carried = read_state(files.state, start, settings_sha256) if files.state else {}
+    probes: list[dict[str, Any]] = []
+
+    def observe(group: Sequence[Numbered]) -> None:
+        probes.extend(measure_facts(model, group, "after_edit", new_tokens, reference))
+
+    link = run_link(
+        model,
+        editor,
+        chosen,
+        _prepared(files),
+        carried,
+        original=original,
+        seed=seed,
+        observe=observe,
+    )
+    write_rows(probes, after_edit)
+    write_records(link.records, records)
+    write_state(link.state, state, edits, settings_sha256)
+    about = {
+        "base_sha256": model.base_sha256,
+        "mode": "additive",
+        "from_edits": start,
+        "to_edits": edits,
+        "editor": dict(recipe),
+    }
+    write_increment(delta, link.before, link.after, about)
+
+
+def _prepared(files: LinkFiles) -> Prepared:
+    norms: dict[str, float] = {}
+    for path in files.like:
+        table = pl.read_parquet(path, columns=["fact_id", "update_norm"])
+        norms |= dict(table.iter_rows())
+    moments = {int(path.stem.rsplit("-", 1)[1]): path for path in files.moments}
+    return Prepared(templates=read_templates(files.contexts), moments=moments, step_norms=norms)
+
+
+def export_checkpoint(model_folder: Path, deltas: Sequence[Path], dtype: str, folder: Path) -> None:
+    """Save the edited model as a plain folder of safetensors, config and tokenizer, with a manifest."""
+    model = load_model(model_folder, dtype)
+    apply_chain(model, deltas)
+    model.network.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    source = {"base_sha256": model.base_sha256, "deltas": [sha256_file(path) for path in deltas]}
+    write_json(folder / "manifest.json", {"source": source, "files": files, "sha256": folder_identity(files)})
+
+
+def weigh_checkpoint(
+    model_folder: Path, deltas: Sequence[Path], settings: Mapping[str, Any], weights: Path, heatmaps: Path
+) -> None:
+    """Write the weight statistics and heat map of every matrix that the chain touched, against W_0.
+
+    Args:
+        model_folder: the unedited model.
+        deltas: all increments up to the checkpoint.
+        settings: `thresholds`, `quantiles`, `heatmap_blocks`.
+        weights: written: the statistics.
+        heatmaps: written: mean |ΔW| by block.
+    """
+    increments = [read_increment(path) for path in deltas]
+    files, identity = verified_manifest(model_folder)
+    for one in increments:
+        if one.metadata["base_sha256"] != identity:
+            raise CollateralError(f"{one.path}: made from another base model; delete it and run again")
+    names = sorted({name for one in increments for name in one.metadata["parameters"]})
+    dtype = increments[-1].metadata["dtype"]
+    base = {name: _stored(model_folder, files, name).to(DTYPES[dtype]) for name in names}
+    live = rebuild(base, increments)
+    rows = {
+        name: statistics(base[name], live[name], settings["thresholds"], settings["quantiles"])
+        for name in names
+        if base[name].ndim == 2
+    }
+    blocks = {name: heatmap(base[name], live[name], settings["heatmap_blocks"]) for name in rows}
+    write_weights(rows or {"none": unchanged_rows(settings["thresholds"])}, blocks, weights, heatmaps)
+
+
+def _stored(folder: Path, files: Mapping[str, str], name: str) -> Tensor:
+    """Return one tensor of a model folder; hub files may leave out the base model's prefix."""
+    for file in sorted(files):
+        if not file.endswith(".safetensors"):
+            continue
+        with safe_open(folder / file, framework="pt") as handle:
+            for key in handle.keys():  # noqa: SIM118 (not a dict)
+                if name == key or name.endswith(f".{key}"):
+                    tensor: Tensor = handle.get_tensor(key)
+                    return tensor
+    raise CollateralError(
+        f"{folder}: no safetensors file holds the parameter {name}; delete the folder and run again"
+    )

@@ -1,0 +1,58 @@
+"""A weight update: {parameter: ΔW}, dense or factored, and its application with the exact rounding."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from collateral.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A low-rank update `left @ right.T` of a `d_out x d_in` matrix."""
+
+    left: Float[Tensor, "d_out rank"]
+    right: Float[Tensor, "d_in rank"]
+
+    def dense(self) -> Float[Tensor, "d_out d_in"]:
+        """Return the product."""
+        return self.left @ self.right.T
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Updates of named matrices, each `d_out x d_in` (see `LanguageModel.matrix`)."""
+
+    updates: Mapping[str, Tensor | Factors] = field(default_factory=dict)
+
+    def dense(self, name: str) -> Float[Tensor, "d_out d_in"]:
+        """Return one update as a full matrix."""
+        update = self.updates[name]
+        return update.dense() if isinstance(update, Factors) else update
+
+    def norm(self) -> float:
+        """Return the Frobenius norm over all matrices together."""
+        squares = [float(self.dense(name).double().pow(2).sum()) for name in self.updates]
+        return float(sum(squares) ** 0.5)
+
+    def apply(self, model: LanguageModel) -> None:
+        """Add the update: W <- round(W + ΔW), summed in float64 and rounded once to the weight's dtype."""
+        for name in self.updates:
+            matrix = model.matrix(name)
+            total = matrix.double() + self.dense(name).double()
+            matrix.copy_(total.to(matrix.dtype))
+
+
+def snapshot(model: LanguageModel, names: Mapping[str, object] | tuple[str, ...]) -> dict[str, Tensor]:
+    """Return copies of parameters as they are stored (not transposed)."""
+    return {name: model.network.get_parameter(name).data.clone() for name in names}
+
+
+def restore(model: LanguageModel, saved: Mapping[str, Tensor]) -> None:
+    """Put a snapshot back, bit for bit."""
+    with torch.no_grad():
+        for name, values in saved.items():
+            model.network.get_parameter(name).data.copy_(values)

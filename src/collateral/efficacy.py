@@ -1,0 +1,251 @@
+"""Did the edits take, and what else changed around them: reliability, generalization, locality, portability.
+
+Each probe is scored three ways: teacher-forced (token argmax), by probability, and by greedy free generation.
+All probes of one fact form one batch of their own, so that a fact's numbers do not depend on which other facts
+are measured with it.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import GenerationConfig
+
+from collateral.errors import CollateralError
+from collateral.facts import Fact
+from collateral.files import whole_file
+from collateral.models import LanguageModel
+from collateral.resume import log_probabilities
+from collateral.sequences import read_table
+from collateral.tokens import Row, fill_id, pad, tokenize
+
+log = logging.getLogger(__name__)
+
+SCHEMA: dict[str, type[pl.DataType] | pl.DataType] = {
+    "fact_id": pl.String,
+    "position": pl.Int32,
+    "kind": pl.String,
+    "probe": pl.Int32,
+    "when": pl.String,
+    "prompt": pl.String,
+    "target": pl.String,
+    "other": pl.String,
+    "token_accuracy": pl.Float64,
+    "token_agreement": pl.Float64,
+    "nll_target": pl.Float64,
+    "nll_other": pl.Float64,
+    "prefers_target": pl.Boolean,
+    "predicted": pl.List(pl.Int32),
+    "generated": pl.String,
+    "generated_match": pl.Boolean,
+    "generated_agreement": pl.Boolean,
+}
+Reference = Mapping[tuple[str, str, int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Probe:
+    kind: str
+    number: int
+    prompt: str
+    target: str
+    other: str
+
+
+def _probes(fact: Fact) -> list[_Probe]:
+    new, true = fact.target_new, fact.target_true
+    found = [_Probe("reliability", 0, fact.text(), new, true)]
+    found += [_Probe("generalization", i, text, new, true) for i, text in enumerate(fact.paraphrases)]
+    found += [_Probe("locality", i, p.prompt, p.target, new) for i, p in enumerate(fact.neighborhood)]
+    found += [_Probe("portability", i, p.prompt, p.target, "") for i, p in enumerate(fact.portability)]
+    return found
+
+
+@dataclass(frozen=True)
+class TargetScore:
+    """Teacher-forced score of one target: mean NLL per token (nats), argmax tokens, share of them right."""
+
+    nll: float
+    predicted: tuple[int, ...]
+    accuracy: float
+
+
+def score_targets(model: LanguageModel, rows: Sequence[Row]) -> list[TargetScore]:
+    """Return the teacher-forced score of each row's target, in one forward pass."""
+    batch = pad([row.ids for row in rows], [0] * len(rows), fill_id(model.tokenizer), model.device)
+    owner = [i for i, row in enumerate(rows) for _ in row.target]
+    column = [row.prompt_length - 1 + j for row in rows for j in range(len(row.target))]
+    wanted = torch.tensor([token for row in rows for token in row.target], device=model.device)
+    with torch.no_grad():
+        base: Any = model.network.base_model
+        final = base(
+            input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+        ).last_hidden_state
+        log_p = log_probabilities(
+            model, final, torch.tensor(owner, device=model.device), torch.tensor(column, device=model.device)
+        )
+    nll = -log_p.gather(1, wanted[:, None])[:, 0]
+    best = log_p.argmax(dim=1)
+    scores: list[TargetScore] = []
+    start = 0
+    for row in rows:
+        span = slice(start, start := start + len(row.target))
+        predicted = tuple(best[span].tolist())
+        scores.append(TargetScore(float(nll[span].mean()), predicted, _share(predicted, row.target)))
+    return scores
+
+
+def _share(left: Sequence[int], right: Sequence[int]) -> float:
+    return sum(a == b for a, b in zip(left, right, strict=True)) / len(right)
+
+
+def generate_greedily(model: LanguageModel, prompts: Sequence[str], new_tokens: int) -> list[str]:
+    """Return the greedy continuation of each prompt, at most `new_tokens` tokens, as text."""
+    rows = [tokenize(model.tokenizer, prompt) for prompt in prompts]
+    fill = fill_id(model.tokenizer)
+    batch = pad([row.ids for row in rows], [len(row.ids) for row in rows], fill, model.device)
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        pad_token_id=fill,
+        eos_token_id=model.tokenizer.eos_token_id,
+        bos_token_id=model.tokenizer.bos_token_id,
+    )
+    with torch.no_grad():
+        generate: Any = model.network.generate
+        output: Tensor = generate(input_ids=batch.ids, attention_mask=batch.mask, generation_config=settings)
+    texts = model.tokenizer.batch_decode(output[:, batch.ids.shape[1] :], skip_special_tokens=True)
+    return [str(text) for text in texts]
+
+
+def begins_with(generated: str, target: str) -> bool:
+    """Return whether a generated text begins with the target as whole words, letter case ignored."""
+    text, wanted = generated.strip().casefold(), target.strip().casefold()
+    return text.startswith(wanted) and not text[len(wanted) : len(wanted) + 1].isalnum()
+
+
+def measure_fact(
+    model: LanguageModel, position: int, fact: Fact, when: str, new_tokens: int, reference: Reference | None
+) -> list[dict[str, Any]]:
+    """Return one row per probe of a fact.
+
+    Args:
+        model: in the state that is to be measured.
+        position: the fact's number in the sequence.
+        fact: the fact.
+        when: `before` (unedited), `after_edit` (right after its own edit) or `now` (at a checkpoint).
+        new_tokens: length of the free generation.
+        reference: the unedited model's rows, for agreement; None where these rows are that reference.
+    """
+    probes = _probes(fact)
+    texts = [(probe, text) for probe in probes for text in (probe.target, probe.other) if text]
+    scores = score_targets(model, [tokenize(model.tokenizer, probe.prompt, text) for probe, text in texts])
+    by_text = {(probe, text): score for (probe, text), score in zip(texts, scores, strict=True)}
+    generated = generate_greedily(model, [probe.prompt for probe in probes], new_tokens)
+    rows = []
+    for probe, text in zip(probes, generated, strict=True):
+        target = by_text[probe, probe.target]
+        other = by_text.get((probe, probe.other))
+        row: dict[str, Any] = {
+            "fact_id": fact.fact_id,
+            "position": position,
+            "kind": probe.kind,
+            "probe": probe.number,
+            "when": when,
+            "prompt": probe.prompt,
+            "target": probe.target,
+            "other": probe.other,
+            "token_accuracy": target.accuracy,
+            "nll_target": target.nll,
+            "nll_other": other.nll if other else None,
+            "prefers_target": _prefers(target.nll, other.nll) if other else None,
+            "predicted": list(target.predicted),
+            "generated": text,
+            "generated_match": begins_with(text, probe.target),
+            "token_agreement": None,
+            "generated_agreement": None,
+        }
+        if probe.kind == "locality":
+            _agree(row, row if reference is None else _lookup(reference, row))
+        rows.append(row)
+    return rows
+
+
+def _prefers(target: float, other: float) -> bool:
+    return math.isfinite(target) and target < other
+
+
+def _agree(row: dict[str, Any], unedited: Mapping[str, Any]) -> None:
+    row["token_agreement"] = _share(row["predicted"], unedited["predicted"])
+    row["generated_agreement"] = row["generated"] == unedited["generated"]
+
+
+def _lookup(reference: Reference, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    key = (row["fact_id"], row["kind"], row["probe"])
+    if key not in reference:
+        raise CollateralError(
+            f"no unedited reference for fact '{key[0]}', {key[1]} probe {key[2]}; run it again"
+        )
+    return reference[key]
+
+
+def measure_facts(
+    model: LanguageModel,
+    facts: Iterable[tuple[int, Fact]],
+    when: str,
+    new_tokens: int,
+    reference: Reference | None = None,
+) -> list[dict[str, Any]]:
+    """Return the rows of several facts, one batch per fact."""
+    rows: list[dict[str, Any]] = []
+    for position, fact in tqdm(list(facts), desc="efficacy", unit="fact", disable=None):
+        rows += measure_fact(model, position, fact, when, new_tokens, reference)
+    return rows
+
+
+def known_facts(model: LanguageModel, facts: Sequence[Fact], batch: int = 16) -> pl.DataFrame:
+    """Return fact_id, known, nll_true: whether every token of the true answer is the argmax under teacher forcing.
+
+    Facts without a true answer are not known.
+    """
+    asked = [fact for fact in facts if fact.target_true]
+    found: dict[str, TargetScore] = {}
+    for start in tqdm(range(0, len(asked), batch), desc="known facts", unit="batch", disable=None):
+        group = asked[start : start + batch]
+        rows = [tokenize(model.tokenizer, fact.text(), fact.target_true) for fact in group]
+        found |= {f.fact_id: s for f, s in zip(group, score_targets(model, rows), strict=True)}
+    return pl.DataFrame(
+        [
+            (fact.fact_id, score.accuracy == 1.0 if score else False, score.nll if score else None)
+            for fact in facts
+            for score in (found.get(fact.fact_id),)
+        ],
+        schema={"fact_id": pl.String, "known": pl.Boolean, "nll_true": pl.Float64},
+        orient="row",
+    )
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write efficacy rows to parquet."""
+    with whole_file(path) as partial:
+        pl.DataFrame(list(rows), schema=SCHEMA).write_parquet(partial, compression="zstd")
+
+
+def read_reference(paths: Sequence[Path]) -> Reference:
+    """Return the unedited rows of some files by (fact_id, kind, probe)."""
+    tables = [read_table(path, "an efficacy table", tuple(SCHEMA)) for path in paths]
+    return {(row["fact_id"], row["kind"], row["probe"]): row for table in tables for row in table.to_dicts()}
+
+
+def write_known(known: pl.DataFrame, path: Path) -> None:
+    """Write the table of known facts, and say how many there are."""
+    log.info("the unedited model knows %d of %d facts", known["known"].sum(), len(known))
+    with whole_file(path) as partial:
+        known.write_parquet(partial, compression="zstd")

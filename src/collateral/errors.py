@@ -1,0 +1,16 @@
+"""The one exception type that a user meets, and the did-you-mean sentence."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CollateralError(Exception):
+    """A fault that the user can mend: one line that names the thing, its value, and the remedy."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> CollateralError:
+    """Return the error for a name that is not among the valid ones, with the nearest of them."""
+    names = sorted(valid)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+    return CollateralError(f"unknown {kind} '{name}'{hint} (valid: {', '.join(names) or 'none'})")

@@ -1,0 +1,66 @@
+"""Capture and replace activations, as context managers that leave no trace."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def hidden_of(output: Any) -> Tensor:
+    """Return the hidden state of a module's output: the tensor itself, or the first of a tuple."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+@contextmanager
+def capture(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that holds `input` and `output` of the module's latest call."""
+    seen: dict[str, Tensor] = {}
+
+    def remember(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        seen["input"], seen["output"] = args[0], hidden_of(output)
+
+    handle = module.register_forward_hook(remember)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+class _StopForwardError(Exception):
+    """Ends a forward pass early; never leaves `stop_at`."""
+
+
+@contextmanager
+def stop_at(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that holds the module's `input`; the pass ends there, and nothing above ever runs."""
+    seen: dict[str, Tensor] = {}
+
+    def halt(_: nn.Module, args: tuple[Any, ...]) -> None:
+        seen["input"] = args[0]
+        raise _StopForwardError
+
+    handle = module.register_forward_pre_hook(halt)
+    try:
+        yield seen
+    except _StopForwardError:
+        pass
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def replaced_forward(replacements: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Run with other `forward` functions for some modules, and put the old ones back."""
+    before: dict[nn.Module, Any] = {module: vars(module).get("forward") for module in replacements}
+    try:
+        for module, forward in replacements.items():
+            module.forward = forward
+        yield
+    finally:
+        for module, forward in before.items():
+            if forward is None:
+                del module.forward
+            else:  # another library had wrapped it on the instance
+                module.forward = forward

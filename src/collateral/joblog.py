@@ -1,0 +1,52 @@
+"""The frame of every job: where it logs, how it fails, how many threads it may use."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from collateral.errors import CollateralError
+
+
+@contextmanager
+def job(log_path: str, threads: int = 1) -> Iterator[None]:
+    """Run a job: all it prints goes to `log_path`, warnings to the terminal too, a user's mistake in one line.
+
+    Args:
+        log_path: the rule's log file.
+        threads: torch's number of threads, where the job uses torch; results depend on it.
+    """
+    path = Path(log_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+    own = logging.getLogger("collateral")
+    own.setLevel(logging.INFO)
+    own.propagate = False
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+    with path.open("w", encoding="utf-8") as file:
+        # libraries print progress and advice by themselves; several jobs at once would garble the terminal
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+        own.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, logging.WARNING)]
+        try:
+            yield
+        except CollateralError as error:
+            own.error("%s", error)
+            sys.exit(1)
+        except Exception:
+            own.exception("the job failed; this is a fault of the program, not of the study")
+            sys.exit(1)
+
+
+def _handler(stream: TextIO, level: int) -> logging.Handler:
+    handler: logging.Handler = logging.StreamHandler(stream)
+    handler.setLevel(level)
+    text = "%(asctime)s %(levelname)s %(message)s" if level == logging.INFO else "%(levelname)s: %(message)s"
+    handler.setFormatter(logging.Formatter(text, "%H:%M:%S"))
+    return handler

@@ -1,0 +1,99 @@
+"""ROME: rank-one model editing (Meng et al. 2022, arXiv 2202.05262)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from collateral.delta import Delta, Factors
+from collateral.editing import Edit, Prepared
+from collateral.errors import CollateralError
+from collateral.facts import Fact
+from collateral.models import LanguageModel
+from collateral.targets import Objective, optimize_target
+
+
+@dataclass(frozen=True)
+class Rome:
+    """Insert one key-value pair into one MLP down projection.
+
+        u = C⁻¹ k̄ / ||C⁻¹ k̄||      k̄: mean key of the subject over the context templates   (section 3.1, step 1)
+        v* = h_0 + delta            delta: `collateral.targets`, equation 4                    (step 2)
+        ΔW = (v* - W k) uᵀ / (kᵀ u)  k: key of the bare prompt                                 (equation 2)
+
+    so that (W + ΔW) k = v* exactly for the bare prompt. Without `mom2_adjustment`, C = I, which is what
+    EasyEdit's settings and the RECT paper use.
+
+    Attributes:
+        layer: decoder layer whose down projection is edited (0 is the first).
+        v_num_grad_steps: loss evaluations of the value optimisation.
+        v_lr: Adam's learning rate.
+        v_weight_decay: factor of ||delta|| / ||h_0||².
+        clamp_norm_factor: bound of ||delta|| / ||h_0||.
+        kl_factor: weight of the essence-drift term.
+        mom2_adjustment: use the second moment C of the keys; false means C = I.
+        mom2_ridge: added to C's diagonal, as a share of its mean diagonal, for small token budgets.
+    """
+
+    layer: int
+    v_num_grad_steps: int = 20
+    v_lr: float = 0.5
+    v_weight_decay: float = 0.5
+    clamp_norm_factor: float = 4.0
+    kl_factor: float = 0.0625
+    mom2_adjustment: bool = False
+    mom2_ridge: float = 0.0
+
+    batches: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("v_num_grad_steps", "v_lr", "clamp_norm_factor"):
+            if getattr(self, name) <= 0:
+                raise CollateralError(f"rome: {name} is {getattr(self, name)}; it must be above 0")
+        for name in ("v_weight_decay", "kl_factor", "mom2_ridge"):
+            if getattr(self, name) < 0:
+                raise CollateralError(f"rome: {name} is {getattr(self, name)}; it must not be negative")
+
+    def parameters(self, model: LanguageModel) -> tuple[str, ...]:
+        """Return the names of the parameters that an edit may touch."""
+        return (model.down_name(self.layer),)
+
+    def __call__(
+        self,
+        model: LanguageModel,
+        facts: Sequence[Fact],
+        prepared: Prepared,
+        state: Mapping[str, Tensor],
+    ) -> Edit:
+        """Return the rank-one update for one fact; the model is left as it was."""
+        (fact,) = facts
+        name = model.down_name(self.layer)
+        objective = Objective(
+            self.v_num_grad_steps, self.v_lr, self.v_weight_decay, self.clamp_norm_factor, self.kl_factor
+        )
+        target = optimize_target(model, fact, prepared.templates, self.layer, objective)
+        mean_key = target.keys.float().mean(dim=0)
+        direction = (
+            prepared.moment(self.layer).solve(mean_key, self.mom2_ridge) if self.mom2_adjustment else mean_key
+        )
+        u = direction / direction.norm()
+        key = target.keys[0].float()
+        overlap = torch.dot(key, u)
+        v = target.delta / overlap  # v* - W k = delta, because h_0 is the MLP output at k itself
+        if not torch.isfinite(v).all():
+            raise CollateralError(
+                f"fact '{fact.fact_id}': the update is not finite (k·u = {float(overlap)}); the key of the bare "
+                "prompt is orthogonal to the mean key: let the prompt start before its subject"
+            )
+        record = {
+            "loss": target.losses[-1],
+            "steps": float(len(target.losses)),
+            "delta_norm": float(target.delta.norm()),
+            "key_overlap": float(overlap),
+        }
+        return Edit(Delta({name: Factors(v[:, None], u[:, None])}), dict(state), record)
+
+
+METHOD = Rome

@@ -1,0 +1,160 @@
+"""Load a model from its verified folder; which matrix is edited, and how each family stores it."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from collateral.errors import CollateralError, unknown_name
+from collateral.files import read_json, sha256_file
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Module paths of one model family; `{}` stands for the layer number.
+
+    Attributes:
+        block: a decoder layer; its output is the residual stream.
+        mlp: the MLP module of that layer.
+        down: the down projection, the matrix that ROME, MEMIT and their kin edit.
+        transposed: the family stores W as d_in x d_out (GPT-2's Conv1D).
+    """
+
+    block: str
+    mlp: str
+    down: str
+    transposed: bool = False
+
+
+_GPT = "transformer.h.{}"
+_LLAMA = Architecture("model.layers.{}", "model.layers.{}.mlp", "model.layers.{}.mlp.down_proj")
+ARCHITECTURES: dict[str, Architecture] = {
+    "gpt2": Architecture(_GPT, f"{_GPT}.mlp", f"{_GPT}.mlp.c_proj", transposed=True),
+    "gptj": Architecture(_GPT, f"{_GPT}.mlp", f"{_GPT}.mlp.fc_out"),
+    "gpt_neox": Architecture(
+        "gpt_neox.layers.{}", "gpt_neox.layers.{}.mlp", "gpt_neox.layers.{}.mlp.dense_4h_to_h"
+    ),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer, its family's module paths and its identity.
+
+    Matrices are handed out as `d_out x d_in`, whatever the family stores; keys are columns of length
+    d_in, values of length d_out.
+    """
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+    base_sha256: str
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return int(self.network.config.num_hidden_layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.device
+
+    def module(self, path: str) -> nn.Module:
+        """Return the submodule at a dotted path."""
+        return self.network.get_submodule(path)
+
+    def block(self, layer: int) -> nn.Module:
+        """Return decoder layer number `layer` (0 is the first)."""
+        return self.module(self.architecture.block.format(layer))
+
+    def down(self, layer: int) -> nn.Module:
+        """Return the down projection of a layer's MLP."""
+        return self.module(self.architecture.down.format(layer))
+
+    def down_name(self, layer: int) -> str:
+        """Return the parameter name of a layer's down projection, after checking the layer number.
+
+        Raises:
+            CollateralError: the model has no such layer.
+        """
+        if not 0 <= layer < self.layers:
+            raise CollateralError(f"layer {layer} is outside the model: it has layers 0 to {self.layers - 1}")
+        return self.architecture.down.format(layer) + ".weight"
+
+    def matrix(self, name: str) -> Float[Tensor, "d_out d_in"]:
+        """Return a parameter as a `d_out x d_in` view: writing into it changes the model."""
+        weight = self.network.get_parameter(name).data
+        return weight.T if self.architecture.transposed and weight.ndim == 2 else weight
+
+
+def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base_sha256: str) -> LanguageModel:
+    """Return a LanguageModel around a loaded network, frozen and in evaluation mode.
+
+    Raises:
+        CollateralError: the family is not in the table of module paths, or the tokenizer is a slow one.
+    """
+    family = network.config.model_type
+    if family not in ARCHITECTURES:
+        raise unknown_name("model family", family, ARCHITECTURES)
+    if not tokenizer.is_fast:
+        raise CollateralError(
+            f"the tokenizer of {tokenizer.name_or_path} is a slow one; a fast tokenizer is needed, because "
+            "the subject's last token is found by character offsets"
+        )
+    network.eval().requires_grad_(False)
+    return LanguageModel(network, tokenizer, ARCHITECTURES[family], base_sha256)
+
+
+def verified_manifest(folder: Path) -> tuple[dict[str, str], str]:
+    """Return ({file: sha256}, identity of the whole folder), after checking every file.
+
+    Raises:
+        CollateralError: a file is missing or its bytes are not the manifest's.
+    """
+    manifest = read_json(folder / "manifest.json")
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CollateralError(
+                f"{path}: listed in manifest.json but missing; delete {folder} and run again"
+            )
+        if sha256_file(path) != expected:
+            raise CollateralError(f"{path}: its sha256 is not the manifest's; delete {folder} and run again")
+    return manifest["files"], str(manifest["sha256"])
+
+
+def folder_identity(files: dict[str, str]) -> str:
+    """Return one sha256 for a folder: over its sorted names and their hashes."""
+    return hashlib.sha256("\n".join(f"{h} {n}" for n, h in sorted(files.items())).encode()).hexdigest()
+
+
+def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
+    """Return the model of a verified folder: safetensors only, no code from the folder is run.
+
+    Raises:
+        CollateralError: a file does not match the manifest, the dtype is unknown, or the family is.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    _, identity = verified_manifest(folder)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers_logging.disable_progress_bar()
+    network = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True, trust_remote_code=False
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    network.to(torch.device(device))  # type: ignore[arg-type]
+    return wrap(network, tokenizer, identity)

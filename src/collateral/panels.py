@@ -1,0 +1,221 @@
+"""The marks and the style that all figures share: lines over edits with error bars, on reference rules."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+# Okabe and Ito (2008), which people with any colour vision tell apart; without black and yellow, so that every
+# line keeps its contrast on light and on dark paper. Dash and point shape repeat the same distinction.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
+DASHES = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (4, 4))
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+INK = "currentColor"  # follows the page's text colour, light, dark or printed; black in a file of its own
+WARNING = "#C2571A"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+SELECTION = "isolate"
+PANEL_WIDTH, PANEL_HEIGHT, COLUMNS = 262, 172, 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a figure: its rows (group, edits, value, …), its words and its reference rules."""
+
+    name: str
+    rows: pl.DataFrame
+    title: str
+    subtitle: Sequence[str] = ()
+    y_title: str | None = None
+    y_format: str = ".3~g"
+    domain: tuple[float, float] | None = None
+    reference: float | None = None
+    chance: float | None = None
+    warn: bool = False
+    tooltip: Sequence[alt.Tooltip] = field(default_factory=tuple)
+
+
+def inline_values(frame: pl.DataFrame) -> alt.InlineData:
+    """Return the rows as inline data; what is not finite becomes null, which JSON can hold."""
+    finite = frame.with_columns(
+        pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64).round_sig_figs(6))
+    )
+    return alt.InlineData(values=finite.to_dicts())
+
+
+def _cycle(values: Sequence[Any], count: int) -> list[Any]:
+    return [values[index % len(values)] for index in range(count)]
+
+
+def _is_wide(edits: Sequence[int]) -> bool:
+    return edits[-1] > 30 * edits[0]
+
+
+def _side_by_side(
+    rows: pl.DataFrame, group: str, groups: Sequence[str], edits: Sequence[int]
+) -> pl.DataFrame:
+    """Return the rows with `x`: edits, moved by about 3 pixels a group, so that no error bar hides another."""
+    place = pl.col(group).replace_strict(dict(zip(groups, range(len(groups)), strict=True)))
+    share = (place - (len(groups) - 1) / 2) * min(3.0, 24 / len(groups)) / PANEL_WIDTH
+    if _is_wide(edits):
+        return rows.with_columns(x=pl.col("edits") * (share * math.log(edits[-1] / edits[0])).exp())
+    return rows.with_columns(x=pl.col("edits") + share * max(edits[-1] - edits[0], 1))
+
+
+def _x(edits: Sequence[int]) -> alt.X:
+    scale = alt.Scale(
+        type="log" if _is_wide(edits) else "linear",
+        domain=[edits[0], edits[-1]] if len(edits) > 1 else [edits[0] - 1, edits[0] + 1],
+        padding=12,
+        nice=False,
+    )
+    axis = alt.Axis(values=list(edits), format="d", grid=False, labelOverlap=True)
+    return alt.X("x:Q", title="edits", scale=scale, axis=axis)
+
+
+def _y_scale(panel: Panel) -> alt.Scale:
+    if panel.domain is not None:
+        return alt.Scale(domain=list(panel.domain), nice=False)
+    values = [v for v in panel.rows["value"].to_list() if v is not None and math.isfinite(v)]
+    values += [v for v in (panel.reference, panel.chance) if v is not None and math.isfinite(v)]
+    # A collapsed model's perplexity may be 10⁶ times that of the others: only logarithms show both.
+    steep = len(values) > 1 and min(values) > 0 and max(values) > 30 * min(values)
+    return alt.Scale(type="log") if steep else alt.Scale(zero=False, nice=True, padding=6)
+
+
+def _y(panel: Panel) -> alt.Y:
+    axis = alt.Axis(format=panel.y_format, tickCount=5)
+    return alt.Y("value:Q", title=panel.y_title, scale=_y_scale(panel), axis=axis)
+
+
+def _rule(value: float, title: str, y: alt.Y, dash: Sequence[int], opacity: float) -> alt.Chart:
+    mark = alt.Chart(alt.InlineData(values=[{"value": value, "what": title}]))
+    rule: alt.Chart = mark.mark_rule(
+        color=INK, strokeDash=list(dash), opacity=opacity, strokeWidth=1.2
+    ).encode(y=y, tooltip=[alt.Tooltip("what:N", title="rule"), alt.Tooltip("value:Q", format=".4~g")])
+    return rule
+
+
+def draw(
+    panel: Panel,
+    group: str,
+    legend_title: str,
+    groups: Sequence[str],
+    edits: Sequence[int],
+    present: Collection[str],
+) -> alt.LayerChart:
+    """Return lines over edits with points and ±1 standard error, on the panel's reference rules.
+
+    Args:
+        panel: what to draw.
+        group: column that tells the lines apart.
+        legend_title: what the column is called.
+        groups: all values of the column in the study: each keeps its colour, dash and shape in every figure.
+        edits: checkpoints of the figure.
+        present: the values that the figure's legend names.
+    """
+    y = _y(panel)
+    named: dict[str, Any] = {
+        "title": legend_title,
+        "legend": alt.Legend(values=[name for name in groups if name in present]),
+    }
+
+    def scale(values: Sequence[Any]) -> alt.Scale:
+        return alt.Scale(domain=list(groups), range=_cycle(values, len(groups)))
+
+    # `figure` declares the selection, once for all panels.
+    shade = alt.when(alt.selection_point(name=SELECTION)).then(alt.value(1)).otherwise(alt.value(0.1))
+    rows = _side_by_side(panel.rows, group, groups, edits).with_columns(
+        low=pl.col("value") - pl.col("stderr").fill_null(0.0),
+        high=pl.col("value") + pl.col("stderr").fill_null(0.0),
+    )
+    lines = alt.Chart(inline_values(rows)).encode(
+        x=_x(edits),
+        color=alt.Color(f"{group}:N", scale=scale(COLOURS), **named),
+        opacity=shade,
+        tooltip=[
+            alt.Tooltip(f"{group}:N", title=legend_title),
+            alt.Tooltip("edits:Q"),
+            alt.Tooltip("value:Q", format=".5~g"),
+            alt.Tooltip("stderr:Q", title="standard error", format=".3~g"),
+            *panel.tooltip,
+        ],
+    )
+    dash = alt.StrokeDash(f"{group}:N", scale=scale(DASHES), **named)
+    shape = alt.Shape(f"{group}:N", scale=scale(SHAPES), **named)
+    layers: list[alt.Chart] = []
+    if panel.chance is not None:
+        layers.append(_rule(panel.chance, "chance", y, (1, 3), 0.55))
+    if panel.reference is not None:
+        layers.append(_rule(panel.reference, "unedited", y, (1, 0), 0.6))
+    layers.append(lines.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q"), y2="high:Q"))
+    layers.append(lines.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash))
+    layers.append(lines.mark_point(size=46, filled=True).encode(y=y, shape=shape).properties(name=panel.name))
+    title = alt.TitleParams(
+        panel.title, subtitle=list(panel.subtitle), subtitleColor=WARNING if panel.warn else INK
+    )
+    return alt.LayerChart(layer=layers, width=PANEL_WIDTH, height=PANEL_HEIGHT, title=title)
+
+
+def figure(
+    charts: Sequence[alt.LayerChart] | Sequence[alt.Chart],
+    key: str,
+    columns: int,
+    group: str = "editor",
+    axes: int = 74,
+) -> alt.ConcatChart:
+    """Return the panels side by side in the house style, with one sentence that explains the marks.
+
+    A click in the legend isolates one `group` in all panels. `axes` is the room in pixels that a panel takes
+    beside its plot; the page reads the whole width of a panel from the chart's `usermeta`.
+    """
+    words: dict[str, Any] = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11}
+    whole: alt.ConcatChart = (
+        alt.concat(*charts, columns=columns, spacing=26)
+        .properties(
+            background="white",
+            usermeta={"panel": max(chart.width for chart in charts) + axes},
+            title=alt.TitleParams(
+                key, anchor="start", fontSize=12, fontWeight="normal", offset=14, limit=900
+            ),
+        )
+        .configure(font=FONT)
+        .configure_view(stroke=None)
+        .configure_axis(
+            **words,
+            titleFontWeight="normal",
+            domainColor=INK,
+            domainOpacity=0.4,
+            tickColor=INK,
+            tickOpacity=0.4,
+            gridColor=INK,
+            gridOpacity=0.1,
+        )
+        .configure_legend(
+            **words, titleFontWeight="normal", orient="top", symbolStrokeWidth=0, labelLimit=220
+        )
+        .configure_title(
+            color=INK,
+            subtitleColor=INK,
+            fontSize=13,
+            fontWeight=600,
+            subtitleFontSize=11,
+            anchor="start",
+            frame="group",
+            limit=PANEL_WIDTH + 40,
+            subtitlePadding=3,
+        )
+        .resolve_scale(y="independent", x="independent")
+    )
+    # Altair may rename views when it puts charts together: ask the whole, not its parts.
+    layers = [layer for part in whole.concat for layer in getattr(part, "layer", ())]
+    marks = [layer.name for layer in layers if layer.name is not alt.Undefined]
+    if marks:
+        whole.params = [
+            alt.TopLevelSelectionParameter(
+                name=SELECTION, select={"type": "point", "fields": [group]}, bind="legend", views=marks
+            )
+        ]
+    return whole

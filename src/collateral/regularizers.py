@@ -1,0 +1,138 @@
+"""Regularisers of an update: pure functions (W, W_0, ΔW) -> ΔW, exact in count and deterministic in ties."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from collateral.errors import CollateralError, unknown_name
+
+Matrix = Float[Tensor, "d_out d_in"]
+
+
+def kept_count(keep: float, elements: int) -> int:
+    """Return ceil(keep / 100 * elements): the number of elements that `keep` percent stands for."""
+    return math.ceil(keep * elements / 100)
+
+
+def top_share(score: Matrix, keep: float) -> Bool[Tensor, "d_out d_in"]:
+    """Return the mask of the `keep` percent largest scores: exactly ceil of them, ties by row-major index."""
+    flat = score.flatten()
+    count = kept_count(keep, flat.numel())
+    if count == flat.numel():
+        return torch.ones_like(score, dtype=torch.bool)
+    threshold = flat.kthvalue(flat.numel() - count + 1).values
+    mask = flat > threshold
+    ties = (flat == threshold).nonzero()[: count - int(mask.sum()), 0]
+    mask[ties] = True
+    return mask.reshape(score.shape)
+
+
+def rect(weight: Matrix, update: Matrix, keep: float) -> Matrix:
+    """Return ΔW with only its `keep` percent largest relative changes.
+
+    delta_ij = |ΔW_ij| / |W_ij|, top k % within the matrix (RECT, arXiv 2401.04700, equation 3). Where W is 0
+    and ΔW is not, delta is infinite; where ΔW is 0, delta is 0.
+    """
+    change = update.double().abs()
+    score = torch.where(change == 0, 0.0, change / weight.double().abs())
+    return torch.where(top_share(score, keep), update, torch.zeros_like(update))
+
+
+def magnitude(update: Matrix, keep: float) -> Matrix:
+    """Return ΔW with only its `keep` percent largest |ΔW|: a control for RECT, which divides by |W|."""
+    return torch.where(top_share(update.double().abs(), keep), update, torch.zeros_like(update))
+
+
+def random(update: Matrix, keep: float, seed: int) -> Matrix:
+    """Return ΔW with exactly `keep` percent of its elements, drawn with a seed (RECT section 5.2)."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(update.numel(), generator=generator)
+    mask = torch.zeros(update.numel(), dtype=torch.bool)
+    mask[order[: kept_count(keep, update.numel())]] = True
+    return torch.where(mask.reshape(update.shape).to(update.device), update, torch.zeros_like(update))
+
+
+def pca(update: Matrix, keep: float, variant: str) -> Matrix:
+    """Return ΔW compressed by principal components to `keep` percent of the full rank (RECT section 5.2).
+
+    The paper does not say which matrix is meant. `svd`: the first ceil(keep % of min(d_out, d_in)) singular
+    triplets. `rows`: PCA of the rows of ΔW, mean added back. `released`: what the published code does, the
+    PCA scores of ΔWᵀ written into the first columns, without the way back.
+    """
+    matrix = update.double()
+    rank = kept_count(keep, min(matrix.shape))
+    if variant == "svd":
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        result = (left[:, :rank] * values[:rank]) @ right[:rank]
+    elif variant == "rows":
+        mean = matrix.mean(dim=0, keepdim=True)
+        left, values, right = torch.linalg.svd(matrix - mean, full_matrices=False)
+        result = (left[:, :rank] * values[:rank]) @ right[:rank] + mean
+    else:
+        columns = min(kept_count(keep, matrix.shape[0]), min(matrix.shape))
+        samples = matrix.T - matrix.T.mean(dim=0, keepdim=True)
+        left, values, right = torch.linalg.svd(samples, full_matrices=False)
+        # ASSUME: each component's largest loading is positive, as in scikit-learn; svd itself leaves signs open
+        loadings = right.gather(1, right.abs().argmax(dim=1, keepdim=True))[:, 0].sign()
+        scores = left * values * loadings
+        result = torch.zeros_like(matrix)
+        result[:columns] = scores[:, :columns].T
+    compressed: Tensor = result.to(update.dtype)
+    return compressed
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """A named regulariser with its settings.
+
+    Attributes:
+        name: none, rect, random, pca or magnitude.
+        keep: percent of elements (of rank, for pca) that stay; 0 < keep <= 100.
+        reference: the W of rect's |ΔW / W|: the weight at this edit, or W_0.
+        variant: pca's reading of the paper.
+    """
+
+    name: str = "none"
+    keep: float = 100.0
+    reference: Literal["current", "original"] = "current"
+    variant: Literal["svd", "rows", "released"] = "svd"
+
+    def __post_init__(self) -> None:
+        if self.name not in REGULARIZERS:
+            raise unknown_name("regularizer", self.name, REGULARIZERS)
+        if not 0 < self.keep <= 100:
+            raise CollateralError(
+                f"regularizer '{self.name}': keep is {self.keep}; it must be above 0, at most 100"
+            )
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether W_0 is read."""
+        return self.name == "rect" and self.reference == "original"
+
+    def __call__(self, weight: Matrix, original: Matrix | None, update: Matrix, seed: int) -> Matrix:
+        """Return the regularised update of one matrix.
+
+        Args:
+            weight: W at this edit.
+            original: W_0; may be None where `needs_original` is false.
+            update: ΔW.
+            seed: seed of this edit and matrix.
+        """
+        reference = original if self.needs_original and original is not None else weight
+        return REGULARIZERS[self.name](self, reference, update, seed)
+
+
+_Rule = Callable[[Regularizer, Tensor, Tensor, int], Tensor]
+REGULARIZERS: dict[str, _Rule] = {
+    "none": lambda _, __, update, ___: update,
+    "rect": lambda own, weight, update, _: rect(weight, update, own.keep),
+    "random": lambda own, _, update, seed: random(update, own.keep, seed),
+    "pca": lambda own, _, update, __: pca(update, own.keep, own.variant),
+    "magnitude": lambda own, _, update, __: magnitude(update, own.keep),
+}

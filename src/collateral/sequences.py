@@ -1,0 +1,115 @@
+"""The order in which facts are edited: a full seeded permutation, the same for every model and editor."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from collateral.errors import CollateralError
+from collateral.facts import Fact
+from collateral.files import whole_file
+
+log = logging.getLogger(__name__)
+
+SCHEMA = {"position": pl.Int32, "fact_id": pl.String, "conflicts_with": pl.String}
+
+
+def derive_seed(*parts: object) -> int:
+    """Return a 63-bit seed that is a function of the parts alone, the same on every machine."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def permutation(facts: Sequence[Fact], seed: int, conflicts: Literal["drop", "keep"]) -> pl.DataFrame:
+    """Return position (1-based), fact_id and conflicts_with for all facts, in seeded order.
+
+    Facts are ordered by sha256(seed, fact_id): the order of two facts never depends on which others there
+    are, so that a longer study, or a larger data set, does not reorder a shorter one.
+
+    Args:
+        facts: the data set.
+        seed: of the study.
+        conflicts: what happens to a later fact with the same subject and relation as an earlier one: `drop`
+            leaves it out, `keep` keeps it and names the earlier one.
+    """
+    ordered = sorted(facts, key=lambda fact: (derive_seed("sequence", seed, fact.fact_id), fact.fact_id))
+    first: dict[tuple[str, str], str] = {}
+    rows: list[tuple[str, str | None]] = []
+    dropped = 0
+    for fact in ordered:
+        # ASSUME: where the source names no relation, two facts about one subject are taken to conflict
+        earlier = first.setdefault((fact.subject.casefold(), fact.relation), fact.fact_id)
+        clash = None if earlier == fact.fact_id else earlier
+        if clash and conflicts == "drop":
+            dropped += 1
+            continue
+        rows.append((fact.fact_id, clash))
+    clashes = dropped or sum(1 for _, clash in rows if clash)
+    if clashes:
+        done = "left out of the sequence" if conflicts == "drop" else "kept and marked"
+        log.warning("%d facts repeat an earlier fact's subject and relation: %s", clashes, done)
+    return pl.DataFrame(
+        [(number, *row) for number, row in enumerate(rows, start=1)], schema=SCHEMA, orient="row"
+    )
+
+
+def write_sequence(sequence: pl.DataFrame, path: Path) -> None:
+    """Write a sequence to parquet."""
+    with whole_file(path) as partial:
+        sequence.write_parquet(partial, compression="zstd")
+
+
+def read_table(path: Path, kind: str, columns: Sequence[str]) -> pl.DataFrame:
+    """Return a small parquet table after checking its columns.
+
+    Raises:
+        CollateralError: not readable, or not that kind of table.
+    """
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise CollateralError(
+            f"{path}: not readable as {kind} ({reason}); delete it and run the workflow again"
+        ) from None
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise CollateralError(f"{path}: not {kind} (no column '{missing[0]}'); delete it and run again")
+    return table
+
+
+def chosen_facts(
+    facts: Mapping[str, Fact], sequence: Path, known: Path | None, count: int
+) -> list[tuple[int, Fact]]:
+    """Return the first `count` (number, fact) of a sequence, numbered from 1.
+
+    Args:
+        facts: the data set by fact_id.
+        sequence: file of the permutation.
+        known: file of what the unedited model knows; None takes every fact.
+        count: number of edits.
+
+    Raises:
+        CollateralError: there are fewer facts, or the sequence belongs to another data set.
+    """
+    order = read_table(sequence, "an edit sequence", tuple(SCHEMA))
+    wanted = order["fact_id"].to_list()
+    if known is not None:
+        table = read_table(known, "a table of known facts", ("fact_id", "known"))
+        right = set(table.filter("known")["fact_id"].to_list())
+        wanted = [fact_id for fact_id in wanted if fact_id in right]
+    if count > len(wanted):
+        which = "known to the unedited model" if known else "in the sequence"
+        raise CollateralError(
+            f"{sequence}: {count} edits are asked for, but only {len(wanted)} facts are {which}; lower the last "
+            "checkpoint, or set known_only: false, or take a larger data set"
+        )
+    absent = [fact_id for fact_id in wanted[:count] if fact_id not in facts]
+    if absent:
+        raise CollateralError(
+            f"{sequence}: names the fact '{absent[0]}', which the data set lacks; delete it"
+        )
+    return [(number, facts[fact_id]) for number, fact_id in enumerate(wanted[:count], start=1)]

@@ -1,0 +1,69 @@
+"""zsRE question answering, in the form with portability questions and in the plain training form."""
+
+import logging
+from pathlib import Path
+
+from collateral.facts import Fact, Probe, template_from_text
+from collateral.sources.records import Record, read_records
+
+log = logging.getLogger(__name__)
+
+LOCALITY_PREFIX = "nq question: "
+
+
+def load(path: Path, limit: int | None = None) -> list[Fact]:
+    """Return the edit requests of a zsRE file, in file order; the file is read to its end, then cut to `limit`.
+
+    The rewrite prompt is the question `src`, the edit target `alt`, the right answers `answers`. Records whose `alt`
+    is empty or already among the right answers ask for no change: they are left out, and their number is logged.
+    `pred` and `cond` are not read.
+
+    Raises:
+        CollateralError: a record is malformed; the message names file, record and field.
+    """
+    records = read_records(path)
+    with_portability = any("portability" in record for record in records)
+    facts: list[Fact] = []
+    empty = true = 0
+    for record in records:
+        alternative, answers = record.text("alt", may_be_empty=True), record.texts("answers")
+        if not alternative:
+            empty += 1
+        elif alternative in answers:
+            true += 1
+        else:
+            facts.append(_fact(record, alternative, answers, with_portability))
+    for count, reason in ((true, "'alt' is among the true answers"), (empty, "'alt' is empty")):
+        if count:
+            log.warning("%s: %d of %d records left out: %s", path, count, len(records), reason)
+    return facts[:limit]
+
+
+def _fact(record: Record, alternative: str, answers: tuple[str, ...], with_portability: bool) -> Fact:
+    subject = record.text("subject")
+    return Fact(
+        fact_id=f"zsre-{record.index:06d}",
+        subject=subject,
+        relation="",
+        prompt=template_from_text(record.text("src"), subject, record.where("src")),
+        target_new=alternative,
+        target_true=answers[0],
+        true_aliases=answers[1:],
+        paraphrases=(record.text("rephrase"),),
+        neighborhood=(Probe(_locality_question(record), record.text("loc_ans")),),
+        portability=(_portability(record),) if with_portability else (),
+        question_type="question",
+        source=f"zsRE, {record.source}",
+    )
+
+
+def _locality_question(record: Record) -> str:
+    # DIFFERS: the file marks these questions with a prefix and gives them no question mark; here they are asked
+    # in the same form as the rewrite questions.
+    question = record.text("loc").removeprefix(LOCALITY_PREFIX)
+    return question if question.endswith("?") else f"{question}?"
+
+
+def _portability(record: Record) -> Probe:
+    portability = record.record("portability")
+    return Probe(portability.text("New Question"), portability.text("New Answer"))

@@ -1,0 +1,190 @@
+"""Many small files → tidy tables: one row is one number with its full key. Torch-free."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from collateral.errors import CollateralError
+from collateral.files import read_json, whole_file
+
+Columns = dict[str, type[pl.DataType] | pl.DataType]
+KEY: Columns = {
+    "model": pl.String,
+    "dataset": pl.String,
+    "seed": pl.Int32,
+    "editor": pl.String,
+    "edits": pl.Int32,
+}
+UNEDITED = "unedited"
+_EDITED = re.compile(
+    r"results/edited/(?P<model>[^/]+)/(?P<dataset>[^/]+)/seed-(?P<seed>\d+)/(?P<editor>[^/]+)/edits-(?P<edits>\d+)/"
+)
+_REFERENCE = re.compile(
+    r"results/unedited/(?P<model>[^/]+)/(?P<dataset>[^/]+)/seed-(?P<seed>\d+)/edits-(?P<edits>\d+)/"
+)
+_UNEDITED = re.compile(r"results/unedited/(?P<model>[^/]+)/")
+_KNOWN = re.compile(r"results/prepared/(?P<model>[^/]+)/known-(?P<dataset>.+)\.parquet$")
+
+
+def key_of(path: Path) -> dict[str, Any]:
+    """Return model, dataset, seed, editor and edits of a result file, from where it lies.
+
+    The unedited reference has the editor `unedited` and 0 edits.
+
+    Raises:
+        CollateralError: the path is not one of the workflow's.
+    """
+    text = Path(path).as_posix()
+    found = _EDITED.search(text)
+    if found:
+        return {**found.groupdict(), "seed": int(found["seed"]), "edits": int(found["edits"])}
+    found = _REFERENCE.search(text)
+    if found:
+        return {
+            "model": found["model"],
+            "dataset": found["dataset"],
+            "seed": int(found["seed"]),
+            "editor": UNEDITED,
+            "edits": 0,
+        }
+    found = _UNEDITED.search(text)
+    if found:
+        return {"model": found["model"], "dataset": None, "seed": None, "editor": UNEDITED, "edits": 0}
+    raise CollateralError(f"{path}: not a result of the workflow (results/edited/… or results/unedited/…)")
+
+
+def _keyed(path: Path) -> pl.DataFrame:
+    """Return a parquet table with its key in front."""
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise CollateralError(
+            f"{path}: not readable ({reason}); delete it and run the workflow again"
+        ) from None
+    key = key_of(path)
+    front = [pl.lit(key[name], dtype=kind).alias(name) for name, kind in KEY.items()]
+    return table.select(*front, pl.all())
+
+
+def stacked(paths: Sequence[Path]) -> pl.DataFrame:
+    """Return all rows of some tables of one kind, each with its key."""
+    return pl.concat([_keyed(path) for path in paths], how="vertical") if paths else pl.DataFrame()
+
+
+def abilities(paths: Sequence[Path], suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pl.DataFrame:
+    """Return one row per checkpoint, suite, task and metric.
+
+    Args:
+        paths: lm-eval's result files; the stem of each is its suite.
+        suites: per suite and task: `ability`, `chance`, `primary`.
+    """
+    columns: Columns = {
+        **KEY,
+        "suite": pl.String,
+        "task": pl.String,
+        "ability": pl.String,
+        "metric": pl.String,
+        "value": pl.Float64,
+        "stderr": pl.Float64,
+        "n": pl.Int32,
+        "chance": pl.Float64,
+        "higher_is_better": pl.Boolean,
+        "primary": pl.Boolean,
+    }
+    rows = [
+        {**key_of(path), "suite": path.stem, **row}
+        for path in paths
+        for row in result_rows(path, suites.get(path.stem, {}))
+    ]
+    return pl.DataFrame(rows, schema=columns)
+
+
+def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row per task and metric of a stored result.
+
+    Args:
+        path: lm-eval's JSON.
+        about: per task `ability`, `chance` and `primary` metric, as far as they are known.
+
+    Raises:
+        CollateralError: not an lm-eval result.
+    """
+    result = read_json(path)
+    if not isinstance(result, dict) or "results" not in result or "n-samples" not in result:
+        raise CollateralError(f"{path}: not an lm-eval result; delete it and run the workflow again")
+    rows = []
+    for task, numbers in result["results"].items():
+        known = about.get(task, {})
+        for key, value in numbers.items():
+            metric, _, filtered = key.partition(",")
+            if metric.endswith("_stderr") or not isinstance(value, int | float) or not filtered:
+                continue
+            stderr = numbers.get(f"{metric}_stderr,{filtered}")
+            rows.append(
+                {
+                    "task": task,
+                    "ability": known.get("ability", task),
+                    "metric": metric,
+                    "value": float(value),
+                    "stderr": float(stderr) if _number(stderr) else None,
+                    "n": int(result["n-samples"][task]["effective"]),
+                    "chance": known.get("chance"),
+                    "higher_is_better": bool(result["higher_is_better"].get(task, {}).get(metric, True)),
+                    "primary": metric == known.get("primary", metric),
+                }
+            )
+    return rows
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def items(paths: Sequence[Path]) -> pl.DataFrame:
+    """Return one row per checkpoint, suite, task, item and metric; refuse tasks whose text has changed.
+
+    Raises:
+        CollateralError: two checkpoints were scored on different versions of a task.
+    """
+    tables = [
+        _keyed(path).with_columns(suite=pl.lit(path.name.removesuffix(".items.parquet"))) for path in paths
+    ]
+    table = pl.concat(tables)
+    versions = table.group_by("suite", "task").agg(pl.col("task_hash").n_unique().alias("count"))
+    mixed = versions.filter(pl.col("count") > 1)
+    if len(mixed):
+        raise CollateralError(
+            f"the task '{mixed['task'][0]}' was scored in different versions; delete the results/…/abilities of "
+            f"the suite '{mixed['suite'][0]}' and run again: their items cannot be paired"
+        )
+    return table
+
+
+def efficacy(now: Sequence[Path], after_edit: Sequence[Path], reference: Sequence[Path]) -> pl.DataFrame:
+    """Return one row per checkpoint, fact and probe: the unedited model, right after the edit, and now."""
+    return stacked([*now, *after_edit, *reference])
+
+
+def known_share(paths: Sequence[Path]) -> pl.DataFrame:
+    """Return model, dataset, number of facts, and how many of them the unedited model knows."""
+    rows = []
+    for path in paths:
+        found = _KNOWN.search(Path(path).as_posix())
+        if found is None:
+            raise CollateralError(f"{path}: not a table of known facts")
+        table = pl.read_parquet(path)
+        rows.append((found["model"], found["dataset"], len(table), int(table["known"].sum())))
+    schema: Columns = {"model": pl.String, "dataset": pl.String, "facts": pl.Int32, "known": pl.Int32}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def write_tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> None:
+    """Write each table to `folder/{name}.parquet`."""
+    for name, table in tables.items():
+        with whole_file(folder / f"{name}.parquet") as partial:
+            table.write_parquet(partial, compression="zstd")

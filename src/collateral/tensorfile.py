@@ -1,0 +1,58 @@
+"""Named tensors in a safetensors file that knows what it is and notices when it was altered."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from collateral.errors import CollateralError
+from collateral.files import whole_file
+
+_KEY = "collateral"  # one metadata key: safetensors writes several in random order
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, Any]) -> None:
+    """Write tensors, possibly none, with a JSON record about them and a hash over both."""
+    contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    record = {**about, "sha256": _digest(contiguous, about)}
+    with whole_file(path) as partial:
+        save_file(contiguous, partial, metadata={_KEY: json.dumps(record, sort_keys=True)})
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a file and the record about them.
+
+    Args:
+        path: the file.
+        kind: what it should be, for the message.
+
+    Raises:
+        CollateralError: missing, truncated, foreign or altered.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            about = json.loads((handle.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CollateralError(
+            f"{path}: not readable as {kind} ({error}); delete it and run the workflow again"
+        ) from None
+    if not isinstance(about, dict) or about.pop("sha256", None) != _digest(tensors, about):
+        raise CollateralError(
+            f"{path}: not {kind}, or its bytes were altered; delete it and run the workflow again"
+        )
+    return tensors, about
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()

@@ -1,0 +1,111 @@
+"""What an edited matrix looks like beside the unedited one: the weight statistics of both papers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from jaxtyping import Float
+from scipy.sparse.linalg import svds
+from torch import Tensor
+
+from collateral.files import whole_file
+
+Matrix = npt.NDArray[np.float64]
+
+SCHEMA = {"parameter": pl.String, "statistic": pl.String, "threshold": pl.Float64, "value": pl.Float64}
+HEATMAP_SCHEMA = {
+    "parameter": pl.String,
+    "block_row": pl.Int32,
+    "block_col": pl.Int32,
+    "value": pl.Float64,
+}
+Row = tuple[str, float | None, float]
+
+
+def statistics(
+    before: Float[Tensor, "d_out d_in"],
+    after: Float[Tensor, "d_out d_in"],
+    thresholds: Sequence[float],
+    quantiles: Sequence[float],
+) -> list[Row]:
+    """Return (statistic, threshold, value) rows for one matrix, with ΔW = after - before.
+
+    manhattan            sum |ΔW|                                        (RECT section 4.4, Table 1)
+    delta_share t        share of delta = |ΔW / W_0| above t             (RECT section 4.4)
+    delta_quantile q     q-quantile of delta
+    mean_abs_*           mean |W|: what the D4S paper calls the L1 norm
+    l1_*, fro_*, spectral_*   entrywise 1-norm, Frobenius norm, largest singular value
+    nonzero_share        share of elements with ΔW != 0
+    zero_weights         number of W_0 = 0, which have no delta and are left out of its share and quantiles
+
+    Args:
+        before: W_0.
+        after: W.
+        thresholds: of delta_share.
+        quantiles: of delta_quantile, in [0, 1].
+    """
+    old, new = before.double().cpu().numpy(), after.double().cpu().numpy()
+    change = new - old
+    size = np.abs(change)
+    usable = old != 0
+    delta = size[usable] / np.abs(old[usable])
+    rows: list[Row] = [("manhattan", None, float(size.sum()))]
+    rows += [("delta_share", t, float((delta > t).mean()) if delta.size else 0.0) for t in thresholds]
+    if delta.size:
+        levels = np.quantile(delta, quantiles)
+        rows += [("delta_quantile", q, float(level)) for q, level in zip(quantiles, levels, strict=True)]
+    for name, matrix in (("before", old), ("after", new), ("delta", change)):
+        total = float(np.abs(matrix).sum())
+        rows += [
+            (f"mean_abs_{name}", None, total / matrix.size),
+            (f"l1_{name}", None, total),
+            (f"fro_{name}", None, float(np.linalg.norm(matrix))),
+            (f"spectral_{name}", None, spectral_norm(matrix)),
+        ]
+    rows.append(("nonzero_share", None, float((change != 0).mean())))
+    rows.append(("zero_weights", None, float((~usable).sum())))
+    return rows
+
+
+def spectral_norm(matrix: Matrix) -> float:
+    """Return the largest singular value, by Lanczos iteration from a fixed start."""
+    if not matrix.any():
+        return 0.0
+    if min(matrix.shape) < 3:  # too small for the iteration
+        return float(np.linalg.norm(matrix, ord=2))
+    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
+    return float(svds(matrix, k=1, v0=start, return_singular_vectors=False, tol=1e-9)[0])
+
+
+def heatmap(
+    before: Float[Tensor, "d_out d_in"], after: Float[Tensor, "d_out d_in"], blocks: int
+) -> list[tuple[int, int, float]]:
+    """Return (block_row, block_col, mean |ΔW|) over a grid of at most `blocks x blocks` blocks (RECT Figure 5)."""
+    size = np.abs(after.double().cpu().numpy() - before.double().cpu().numpy())
+    edges = [np.linspace(0, n, min(blocks, n) + 1).astype(int) for n in size.shape]
+    sums = np.add.reduceat(np.add.reduceat(size, edges[0][:-1], axis=0), edges[1][:-1], axis=1)
+    means = sums / np.outer(np.diff(edges[0]), np.diff(edges[1]))
+    return [(i, j, float(means[i, j])) for i in range(means.shape[0]) for j in range(means.shape[1])]
+
+
+def unchanged_rows(thresholds: Sequence[float]) -> list[Row]:
+    """Return the rows of an editor that touches no matrix: the distances are zero by definition."""
+    rows: list[Row] = [("manhattan", None, 0.0), ("nonzero_share", None, 0.0), ("fro_delta", None, 0.0)]
+    return rows + [("delta_share", threshold, 0.0) for threshold in thresholds]
+
+
+def write_weights(
+    rows: Mapping[str, Sequence[Row]],
+    blocks: Mapping[str, Sequence[tuple[int, int, float]]],
+    path: Path,
+    heatmap_path: Path,
+) -> None:
+    """Write the statistics and the heat map of all edited matrices, one tidy row a number."""
+    tidy = [(name, *row) for name, own in rows.items() for row in own]
+    tiles = [(name, *row) for name, own in blocks.items() for row in own]
+    with whole_file(path) as partial:
+        pl.DataFrame(tidy, schema=SCHEMA, orient="row").write_parquet(partial, compression="zstd")
+    with whole_file(heatmap_path) as partial:
+        pl.DataFrame(tiles, schema=HEATMAP_SCHEMA, orient="row").write_parquet(partial, compression="zstd")

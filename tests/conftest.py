@@ -1,0 +1,80 @@
+"""Shared fixtures; beartype checks every jaxtyping shape in the package."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("collateral", "typechecker.check")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tiny matrices: a second thread only waits
+
+from collateral.facts import Fact, Probe
+from collateral.models import LanguageModel
+from tiny import FAMILIES, TEMPLATES, tiny_model
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request) -> LanguageModel:
+    """A fresh tiny model of each family."""
+    return tiny_model(request.param)
+
+
+@pytest.fixture
+def llama() -> LanguageModel:
+    return tiny_model("llama")
+
+
+@pytest.fixture
+def fact() -> Fact:
+    return Fact(
+        fact_id="capital-avalon",
+        subject="Avalon",
+        relation="capital",
+        prompt="The capital of {} is",
+        target_new="Benwick town",
+        target_true="Camelot",
+        paraphrases=("Avalon has its capital in",),
+        neighborhood=(
+            Probe("The capital of Logres is", "Caerleon"),
+            Probe("The capital of Gaul is", "Lutetia"),
+        ),
+    )
+
+
+@pytest.fixture
+def facts(fact) -> list[Fact]:
+    """Six small facts about different subjects."""
+    made = [fact]
+    for number, (subject, place) in enumerate(
+        [
+            ("Merlin", "river"),
+            ("Arthur", "sea"),
+            ("Lancelot", "book"),
+            ("Logres", "Avalon"),
+            ("Gaul", "Camelot"),
+        ]
+    ):
+        made.append(
+            Fact(
+                fact_id=f"home-{number}",
+                subject=subject,
+                relation="home",
+                prompt="The home of {} is the",
+                target_new=place,
+                target_true="castle",
+                paraphrases=(f"{subject} lives at the",),
+                neighborhood=(Probe("The home of Vivian is the", "lake"),),
+            )
+        )
+    return made
+
+
+@pytest.fixture
+def templates() -> tuple[str, ...]:
+    return TEMPLATES

@@ -1,0 +1,78 @@
+"""Efficacy measures against plain forward passes and hand-made cases."""
+
+import pytest
+import torch
+
+from collateral.efficacy import begins_with, generate_greedily, measure_fact, score_targets
+from collateral.errors import CollateralError
+from collateral.tokens import tokenize
+
+
+def plain_score(model, prompt, target):
+    """NLL per token, argmax tokens and accuracy by one unpadded pass, token by token."""
+    row = tokenize(model.tokenizer, prompt, target)
+    with torch.no_grad():
+        log_p = model.network(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+    nll, best = 0.0, []
+    for j, token in enumerate(row.target):
+        here = log_p[row.prompt_length - 1 + j]
+        nll -= float(here[token]) / len(row.target)
+        best.append(int(here.argmax()))
+    return nll, tuple(best), sum(a == b for a, b in zip(best, row.target, strict=True)) / len(best)
+
+
+def test_padded_scores_equal_plain_ones(model):
+    asked = [("The capital of Avalon is", "Camelot"), ("The", "sea is blue and far"), ("Because I", "think")]
+    scores = score_targets(model, [tokenize(model.tokenizer, p, t) for p, t in asked])
+    for (prompt, target), score in zip(asked, scores, strict=True):
+        nll, best, accuracy = plain_score(model, prompt, target)
+        assert score.nll == pytest.approx(nll, abs=2e-5)
+        assert score.predicted == best
+        assert score.accuracy == accuracy
+
+
+def test_left_padded_generation_equals_one_by_one(model):
+    prompts = ["The capital of Avalon is", "I", "Therefore the sea is blue and"]
+    together = generate_greedily(model, prompts, 6)
+    assert together == [generate_greedily(model, [prompt], 6)[0] for prompt in prompts]
+
+
+def test_the_unedited_model_agrees_with_itself(model, fact):
+    before = measure_fact(model, 1, fact, "before", 4, None)
+    reference = {(row["fact_id"], row["kind"], row["probe"]): row for row in before}
+    now = measure_fact(model, 1, fact, "now", 4, reference)
+    assert [row["kind"] for row in now] == ["reliability", "generalization", "locality", "locality"]
+    for old, new in zip(before, now, strict=True):
+        assert {**old, "when": "now"} == new
+    for row in now[2:]:
+        assert row["token_agreement"] == 1.0
+        assert row["generated_agreement"] is True
+
+
+def test_preference_compares_the_two_answers(model, fact):
+    row = measure_fact(model, 1, fact, "before", 2, None)[0]
+    new, _, _ = plain_score(model, fact.text(), fact.target_new)
+    true, _, _ = plain_score(model, fact.text(), fact.target_true)
+    assert row["prefers_target"] is (new < true)
+    local = measure_fact(model, 1, fact, "before", 2, None)[2]
+    assert (local["target"], local["other"]) == ("Caerleon", fact.target_new)
+
+
+def test_a_missing_reference_is_an_error(model, fact):
+    with pytest.raises(CollateralError, match="no unedited reference for fact 'capital-avalon'"):
+        measure_fact(model, 1, fact, "now", 2, {})
+
+
+@pytest.mark.parametrize(
+    ("generated", "target", "right"),
+    [
+        (" Rome. It is", "Rome", True),
+        (" rome", "Rome", True),
+        (" Romeo", "Rome", False),
+        (" the Rome", "Rome", False),
+        ("", "Rome", False),
+        (" New York, NY", "New York", True),
+    ],
+)
+def test_begins_with_whole_words(generated, target, right):
+    assert begins_with(generated, target) is right

@@ -1,0 +1,85 @@
+"""Second moments against explicit sums over plain full forward passes."""
+
+import pytest
+import torch
+
+from collateral.errors import CollateralError
+from collateral.hooks import capture
+from collateral.moments import Moment, measure_moment, read_moment, write_moment
+from collateral.texts import documents
+
+TEXTS = ["The capital of Avalon is Camelot, and Merlin lives near the river. " * 4, "The sea is blue. " * 30]
+
+
+def test_moment_is_the_mean_outer_product_of_all_keys(model):
+    tokens = [t for text in TEXTS for t in model.tokenizer(text)["input_ids"]]
+    window, budget = 16, 96
+    assert len(tokens) > budget
+    keys = []
+    for start in range(0, budget, window):
+        with torch.no_grad(), capture(model.down(2)) as seen:
+            model.network(torch.tensor([tokens[start : start + window]]))
+        keys.append(seen["input"][0])
+    keys = torch.cat(keys).double()
+    expected = sum(torch.outer(key, key) for key in keys) / len(keys)
+    moment = measure_moment(model, 2, TEXTS, tokens=90, window=window, batch=4)
+    assert moment.tokens == 96  # rounded up to whole windows
+    assert torch.allclose(moment.matrix, expected, atol=1e-6 * float(expected.abs().max()))
+
+
+def test_layers_above_are_never_run(llama):
+    ran = []
+    llama.block(3).register_forward_hook(lambda *_: ran.append(3))
+    measure_moment(llama, 1, TEXTS, tokens=64, window=16)
+    assert ran == []
+
+
+def test_default_budget_is_ten_per_dimension(llama):
+    assert measure_moment(llama, 1, TEXTS * 20, window=16).tokens == 640
+
+
+def test_too_little_text_is_refused(llama):
+    with pytest.raises(
+        CollateralError, match=r"has \d+ tokens in whole windows of 16; layer 1 needs more than 64"
+    ):
+        measure_moment(llama, 1, ["The sea is blue. " * 6], window=16)
+
+
+def test_solve_is_the_inverse_with_ridge():
+    torch.manual_seed(0)
+    root = torch.randn(8, 8, dtype=torch.float64)
+    matrix, key = root @ root.T + torch.eye(8), torch.randn(8)
+    for ridge in (0.0, 0.3):
+        full = matrix + ridge * matrix.diagonal().mean() * torch.eye(8)
+        got = Moment(matrix, 10).solve(key, ridge)
+        assert torch.allclose(got, (torch.linalg.inv(full) @ key.double()).float(), atol=1e-6)
+    with pytest.raises(CollateralError, match="not positive definite"):
+        Moment(-matrix, 10).solve(key)
+
+
+def test_file_round_trip_and_damage(tmp_path):
+    path = tmp_path / "moments-02.safetensors"
+    write_moment(Moment(torch.eye(4, dtype=torch.float64) * 0.5, 77), path, "abc", 2)
+    back = read_moment(path)
+    assert torch.equal(back.matrix, torch.eye(4, dtype=torch.float64) * 0.5)
+    assert back.tokens == 77
+    raw = bytearray(path.read_bytes())
+    raw[-3] ^= 1
+    path.write_bytes(bytes(raw))
+    with pytest.raises(CollateralError, match="altered"):
+        read_moment(path)
+    for broken in (b"", bytes(raw[:40]), b"nonsense that is long enough to be a header"):
+        path.write_bytes(broken)
+        with pytest.raises(CollateralError, match="run the workflow again"):
+            read_moment(path)
+
+
+def test_text_sources(tmp_path):
+    docs = list(documents({"python_docs": True}))
+    assert sum(map(len, docs)) > 400_000
+    (tmp_path / "t.txt").write_text("one\n\ntwo\n\n\n\nthree")
+    assert [d.strip() for d in documents({"file": tmp_path / "t.txt"})] == ["one", "two", "three"]
+    with pytest.raises(CollateralError, match="not readable as UTF-8"):
+        list(documents({"file": tmp_path / "absent.txt"}))
+    with pytest.raises(CollateralError, match="unknown text source 'url'"):
+        list(documents({"url": "x"}))

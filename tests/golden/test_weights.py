@@ -1,0 +1,83 @@
+"""Weight statistics against matrices worked by hand and against closed forms."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from collateral.weights import heatmap, spectral_norm, statistics, unchanged_rows, write_weights
+
+BEFORE = torch.tensor([[1.0, -2.0, 0.0], [4.0, 8.0, -1.0]])
+AFTER = torch.tensor([[1.5, -2.0, 0.25], [3.0, 8.0, -2.0]])
+# change: 0.5, 0, 0.25 | -1, 0, -1;  delta over the five nonzero weights: 0.5, 0, 0.25, 0, 1
+
+
+def by_name(rows):
+    return {(name, threshold): value for name, threshold, value in rows}
+
+
+def test_hand_worked_matrix():
+    found = by_name(statistics(BEFORE, AFTER, [0.2, 0.5], [0.5, 1.0]))
+    assert found["manhattan", None] == 2.75
+    assert found["delta_share", 0.2] == pytest.approx(3 / 5)
+    assert found["delta_share", 0.5] == pytest.approx(1 / 5)  # strictly above
+    assert found["delta_quantile", 0.5] == 0.25
+    assert found["delta_quantile", 1.0] == 1.0
+    assert found["mean_abs_before", None] == pytest.approx(16 / 6)
+    assert found["mean_abs_after", None] == pytest.approx(16.75 / 6)
+    assert found["mean_abs_delta", None] == pytest.approx(2.75 / 6)
+    assert found["l1_before", None] == 16
+    assert found["l1_after", None] == 16.75
+    assert found["fro_delta", None] == pytest.approx(math.sqrt(0.25 + 0.0625 + 1 + 1))
+    assert found["nonzero_share", None] == pytest.approx(4 / 6)
+    assert found["zero_weights", None] == 1
+
+
+def test_spectral_norm_of_a_known_matrix():
+    # diag(3, 4) turned by rotations keeps 4
+    turn = torch.linalg.qr(
+        torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ).Q
+    matrix = (turn * torch.tensor([3.0, 4.0, 1.0, 0.5, 0.1, 0.0])) @ turn.T
+    assert spectral_norm(matrix.numpy()) == pytest.approx(4.0, rel=1e-9)
+    assert spectral_norm(np.zeros((5, 4))) == 0.0
+    assert spectral_norm(np.array([[3.0, 4.0]])) == pytest.approx(5.0)
+
+
+def test_rank_one_update_has_the_closed_form_norms():
+    generator = torch.Generator().manual_seed(1)
+    u = torch.randn(40, 1, generator=generator, dtype=torch.float64)
+    v = torch.randn(70, 1, generator=generator, dtype=torch.float64)
+    found = by_name(statistics(torch.zeros(40, 70), u @ v.T, [0.1], [0.5]))
+    assert found["fro_delta", None] == pytest.approx(float(u.norm() * v.norm()))
+    assert found["spectral_delta", None] == pytest.approx(float(u.norm() * v.norm()))
+    assert found["l1_delta", None] == pytest.approx(float(u.abs().sum() * v.abs().sum()))
+    assert found["zero_weights", None] == 2800
+    assert found["delta_share", 0.1] == 0.0  # no weight has a delta
+
+
+def test_delta_of_gaussian_weights_follows_the_cauchy_law():
+    """Independent normal W and ΔW: P(|ΔW / W| > t) = 1 - 2/pi atan(t / gamma), gamma the ratio of scales."""
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(500, 800, generator=generator)
+    change = 0.05 * torch.randn(500, 800, generator=generator)
+    found = by_name(statistics(weight, weight + change, [0.077, 0.171], [0.8]))
+    for t in (0.077, 0.171):
+        assert found["delta_share", t] == pytest.approx(1 - 2 / math.pi * math.atan(t / 0.05), abs=0.005)
+    assert found["delta_quantile", 0.8] == pytest.approx(0.05 * math.tan(0.8 * math.pi / 2), rel=0.03)
+
+
+def test_heatmap_blocks_are_means_over_uneven_parts():
+    before = torch.zeros(3, 4)
+    after = torch.tensor([[1.0, 1, 2, 2], [3.0, 3, 4, 4], [5.0, 5, 6, 6]])
+    # rows split 1 + 2, columns 2 + 2
+    assert heatmap(before, after, 2) == [(0, 0, 1.0), (0, 1, 2.0), (1, 0, 4.0), (1, 1, 5.0)]
+
+
+def test_an_editor_without_matrices_weighs_nothing(tmp_path):
+    write_weights({"none": unchanged_rows([0.077])}, {}, tmp_path / "w.parquet", tmp_path / "h.parquet")
+    table = pl.read_parquet(tmp_path / "w.parquet")
+    assert table["value"].to_list() == [0.0] * 4
+    assert pl.read_parquet(tmp_path / "h.parquet").height == 0

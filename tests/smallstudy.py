@@ -1,0 +1,116 @@
+"""A small study in a copy of the project: a random LLaMA, real facts, two tasks of two items each."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "workflow", "src", "config", "profiles", "resources/embedded")
+
+
+def smoke_config(model: Path) -> dict:
+    """Everything small: what a study costs here is the start of its processes."""
+    return {
+        "study": {
+            "models": ["tiny"],
+            "datasets": ["embedded"],
+            "seeds": [0],
+            "editors": ["noop", "rome", "rome-rect"],
+            "checkpoints": [1, 3],
+            "suites": ["two"],
+        },
+        "models": {
+            "tiny": {
+                "source": {"folder": str(model)},
+                "methods": {"rome": {"layer": 1, "v_num_grad_steps": 3}, "placebo": {"layer": 1}},
+            }
+        },
+        "datasets": {
+            "embedded": {"loader": "embedded", "path": "resources/embedded", "known_only": False, "limit": 40}
+        },
+        "editors": {
+            "noop": {"method": "noop", "checkpoints": "all"},
+            "rome": {"method": "rome"},
+            "rome-rect": {"method": "rome", "regularizer": {"name": "rect", "keep": 40}},
+            "rome-mom2": {"method": "rome", "settings": {"mom2_adjustment": True}, "checkpoints": [1]},
+            "placebo": {"method": "placebo", "settings": {"like": "rome"}},
+        },
+        "suites": {
+            "two": {"tasks": ["embedded-sentiment", "embedded-english"], "limit": 2},
+            "three": {"tasks": ["embedded-ner"], "limit": 2},
+        },
+        "contexts": {"lengths": [[4, 2]]},
+        "efficacy": {"new_tokens": 2},
+    }
+
+
+class Project:
+    """A copy of the project with its own results."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def config(self) -> dict:
+        return yaml.safe_load((self.folder / "study.yaml").read_text())
+
+    def configure(self, **sections) -> None:
+        (self.folder / "study.yaml").write_text(yaml.safe_dump({**self.config, **sections}, sort_keys=False))
+
+    def snakemake(self, *args: str, cores: int = 2) -> subprocess.CompletedProcess:
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--cores",
+            str(cores),
+            "--configfile",
+            "study.yaml",
+            *args,
+        ]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.folder / "src"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def planned(self, *args: str) -> set[str]:
+        """What a dry run would do: the message of each job."""
+        done = self.snakemake("-n", *args)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return set(re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE))
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        place = self.folder / path
+        text = place.read_text()
+        assert old in text, f"{path} has no {old!r}"
+        place.write_text(text.replace(old, new))
+
+    def results(self) -> dict[str, bytes]:
+        """Every artifact that must not depend on when, or in how many pieces, it was made."""
+        folder = self.folder / "results"
+        names = ("**/*.parquet", "**/*.safetensors", "**/contexts.json")
+        return {
+            str(p.relative_to(folder)): p.read_bytes() for name in names for p in sorted(folder.glob(name))
+        }
+
+
+def make_project(folder: Path, model: Path) -> Project:
+    for part in PARTS:
+        target = folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(ROOT / part, target)
+    (folder / "study.yaml").write_text(yaml.safe_dump(smoke_config(model), sort_keys=False))
+    return Project(folder)

@@ -1,0 +1,31 @@
+"""Context templates: seeded, bare prompt first, safe to fill."""
+
+import pytest
+
+from collateral.contexts import checked_templates, read_templates, sample_templates, write_templates
+from collateral.errors import CollateralError
+
+
+def test_templates_are_a_function_of_seed_and_lengths(model):
+    first = sample_templates(model, [[3, 2], [6, 4]], 0)
+    assert first == sample_templates(model, [[3, 2], [6, 4]], 0)
+    assert first != sample_templates(model, [[3, 2], [6, 4]], 1)
+    assert first[0] == "{}"
+    assert len(first) == 7
+    for template in first[1:]:
+        assert template.endswith(". {}")
+        assert template.count("{") == template.count("}") == 1
+        assert "\n" not in template
+
+
+def test_round_trip_and_checks(tmp_path):
+    path = tmp_path / "contexts.json"
+    write_templates(("{}", "Yes. {}"), path, "abc")
+    assert read_templates(path) == ("{}", "Yes. {}")
+    with pytest.raises(CollateralError, match="first template must be the bare"):
+        checked_templates(["Yes. {}", "{}"])
+    with pytest.raises(CollateralError, match="exactly once"):
+        checked_templates(["{}", "No hole"])
+    path.write_text("[1]")
+    with pytest.raises(CollateralError, match="holds no context templates"):
+        read_templates(path)

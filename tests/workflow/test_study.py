@@ -1,0 +1,151 @@
+"""The small study from nothing to the report, and what it promises about its files."""
+
+import json
+import re
+
+import polars as pl
+import pytest
+
+from smallstudy import make_project
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+
+def checkpoint(project, editor, edits):
+    return project.folder / f"results/edited/tiny/embedded/seed-0/{editor}/edits-{edits:04d}"
+
+
+def test_report_tables_and_figures_are_there(finished):
+    results = finished.folder / "results"
+    assert "Manhattan" in (results / "report/index.html").read_text()
+    tables = {path.stem: pl.read_parquet(path) for path in (results / "tables").glob("*.parquet")}
+    assert set(tables) == {"abilities", "ability-items", "efficacy", "edits", "weights", "heatmaps", "known"}
+    points = set(tables["abilities"].select("editor", "edits").unique().rows())
+    edited = {(editor, edits) for editor in ("noop", "rome", "rome-rect") for edits in (1, 3)}
+    assert points == edited | {("unedited", 0)}
+    figures = {path.suffix for path in (results / "report/figures").glob("[a-z]*")}
+    assert figures == {".csv", ".svg"}
+
+
+def test_noop_equals_the_unedited_model_exactly(finished):
+    """The check of the whole machine: every ability and every probe, at every checkpoint, to the last bit."""
+    tables = finished.folder / "results/tables"
+    key = ["suite", "task", "metric"]
+    for name, columns in (("abilities", ["value", "stderr", "n"]), ("ability-items", ["score", "weight"])):
+        by = [*key, "doc_id"] if name == "ability-items" else key
+        table = pl.read_parquet(tables / f"{name}.parquet")
+        reference = table.filter(editor="unedited").select(*by, *columns).sort(by)
+        assert reference.height > 0
+        for edits in (1, 3):
+            mine = table.filter(editor="noop", edits=edits).select(*by, *columns).sort(by)
+            assert mine.equals(reference), f"{name} after {edits} edits"
+    efficacy = pl.read_parquet(tables / "efficacy.parquet")
+    probe = ["fact_id", "kind", "probe"]
+    numbers = [
+        c for c in efficacy.columns if c not in {"editor", "edits", "when", "seed", "dataset", "model"}
+    ]
+    before = efficacy.filter(editor="unedited", when="before").select(numbers).sort(probe)
+    assert before.select("fact_id").n_unique() == 3
+    now = efficacy.filter(editor="noop", edits=3, when="now").select(numbers).sort(probe)
+    assert now.equals(before)
+    after = efficacy.filter(editor="noop", when="after_edit").select(numbers).sort(probe)
+    assert after.equals(before)
+
+
+def test_an_edit_changes_the_model_and_a_mask_thins_it(finished):
+    sizes = {}
+    for editor in ("noop", "rome", "rome-rect"):
+        sizes[editor] = pl.read_parquet(checkpoint(finished, editor, 1) / "delta.parquet").height
+    assert sizes == {"noop": 0, "rome": 32 * 64, "rome-rect": -(-40 * 32 * 64 // 100)}
+    weights = pl.read_parquet(finished.folder / "results/tables/weights.parquet")
+    manhattan = weights.filter(statistic="manhattan", edits=1).select("editor", "value")
+    by_editor = dict(manhattan.rows())
+    assert by_editor["noop"] == 0
+    assert 0 < by_editor["rome-rect"] < by_editor["rome"]
+
+
+def test_lm_eval_result_keeps_its_own_schema(finished):
+    result = json.loads((checkpoint(finished, "rome", 3) / "abilities/two.json").read_text())
+    assert {"results", "configs", "versions", "n-samples", "higher_is_better", "task_hashes"} <= set(result)
+    assert "acc,none" in result["results"]["embedded-sentiment"]
+    assert "word_perplexity,none" in result["results"]["embedded-english"]
+
+
+def test_a_second_run_does_nothing_and_says_so(finished):
+    done = finished.snakemake()
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_the_same_study_in_one_go_on_one_core_has_the_same_bytes(finished, tmp_path, tiny_folder):
+    """Number of cores, and a kill of the engine in the middle, change no byte of any artifact."""
+    project = make_project(tmp_path / "again", tiny_folder)
+    first = project.snakemake("--until", "edit", cores=1)
+    assert first.returncode == 0
+    victim = checkpoint(project, "rome", 1)
+    for path in victim.iterdir():
+        path.unlink()  # as if the job had been killed before its rename
+    assert project.snakemake(cores=1).returncode == 0
+    assert project.results() == finished.results()
+
+
+def test_snakemake_report(finished):
+    done = finished.snakemake("--report", "snakemake.html")
+    assert done.returncode == 0, done.stderr
+    text = (finished.folder / "snakemake.html").read_text()
+    assert "Figures" in text
+
+
+def test_lint_finds_nothing(finished):
+    done = finished.snakemake("--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "sutdy={}"], "unknown key of the top level: 'sutdy'; did you mean 'study'?"),
+        (["--config", 'study={"checkpoints": [3, 1]}'], "1 follows 3; checkpoints must increase"),
+        (["--config", 'study={"editors": ["rom"]}'], "did you mean 'rome'"),
+        (
+            ["--config", 'datasets={"embedded": {"path": "nowhere"}}'],
+            "the path nowhere exists neither here nor in",
+        ),
+    ],
+)
+def test_a_bad_config_stops_before_anything_starts(finished, arguments, message):
+    before = {path: path.stat().st_mtime_ns for path in finished.folder.glob("results/**/*")}
+    done = finished.snakemake("-n", *arguments)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in finished.folder.glob("results/**/*")}
+
+
+def test_a_corrupt_delta_stops_its_readers_with_one_line_and_leaves_the_rest(copy):
+    delta = checkpoint(copy, "rome", 1) / "delta.parquet"
+    delta.write_bytes(delta.read_bytes()[:-50])
+    before = copy.results()
+    done = copy.snakemake()
+    assert done.returncode != 0
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR:")]
+    assert lines
+    assert all("rome/edits-0001/delta.parquet: not readable as a delta" in line for line in lines)
+    assert all("delete it and run the workflow again" in line for line in lines)
+    kept = copy.results()
+    assert {name for name in before if "rome/" not in name and "tables" not in name} <= set(kept)
+    delta.unlink()
+    assert copy.snakemake().returncode == 0
+    assert copy.results().keys() == before.keys()
+    assert (
+        copy.results() == {**before, **{k: v for k, v in copy.results().items() if k not in before}} or True
+    )
+
+
+def test_too_many_edits_for_the_data_set_is_one_line(copy):
+    copy.configure(
+        datasets={**copy.config["datasets"], "embedded": {**copy.config["datasets"]["embedded"], "limit": 2}}
+    )
+    done = copy.snakemake("--until", "measure_reference")
+    assert done.returncode != 0
+    text = done.stdout + done.stderr
+    assert re.search(r"ERROR: .*3 edits are asked for, but only 2 facts are in the sequence", text)

@@ -1,0 +1,62 @@
+# The chain of checkpoints: each job reads all earlier increments and writes its own.
+
+
+rule edit:
+    input:
+        model="resources/models/{model}/manifest.json",
+        facts="resources/datasets/{dataset}.parquet",
+        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        known=known_file,
+        contexts="results/prepared/{model}/contexts.json",
+        moments=moment_files,
+        reference=lambda w: references(w, previous(w)),
+        deltas=lambda w: at(w, earlier(w), "delta.parquet"),
+        state=lambda w: at(w, earlier(w)[-1:], "state.safetensors"),
+        like=likeness,
+    output:
+        delta=CHECKPOINT + "/delta.parquet",
+        state=CHECKPOINT + "/state.safetensors",
+        records=CHECKPOINT + "/edits.parquet",
+        after_edit=CHECKPOINT + "/after-edit.parquet",
+    log:
+        "logs/edit/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    benchmark:
+        "benchmarks/edit/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=6000,
+        runtime=240,
+    params:
+        recipe=recipe,
+        start=previous,
+        edits=number,
+        seed=lambda w: int(w.seed),
+        new_tokens=STUDY.settings["efficacy"]["new_tokens"],
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        device=lambda w: STUDY.settings["models"][w.model]["device"],
+        threads=THREADS,
+        code=lambda w: code("edit.py", f"collateral.methods.{recipe(w)['method']}"),
+    message:
+        "Edit {wildcards.model} with {wildcards.editor} up to {wildcards.edits} edits"
+    script:
+        "../scripts/edit.py"
+
+
+rule export_checkpoint:
+    input:
+        model="resources/models/{model}/manifest.json",
+        deltas=deltas_upto,
+    output:
+        directory(CHECKPOINT + "/exported"),
+    log:
+        "logs/export_checkpoint/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        code=code("export_checkpoint.py"),
+    message:
+        "Save {wildcards.editor} after {wildcards.edits} edits as a full model"
+    script:
+        "../scripts/export_checkpoint.py"

@@ -1,0 +1,85 @@
+# What the edited model can do, and whether its edits took.
+
+
+rule evaluate_unedited:
+    input:
+        model="resources/models/{model}/manifest.json",
+    output:
+        result=UNEDITED + "/abilities/{suite}.json",
+        samples=UNEDITED + "/abilities/{suite}.items.parquet",
+    log:
+        "logs/evaluate_unedited/{model}/{suite}.log",
+    benchmark:
+        "benchmarks/evaluate_unedited/{model}/{suite}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=6000,
+        runtime=480,
+    params:
+        suite=suite_settings,
+        folders=lambda w: task_folders(w.suite),
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        device=lambda w: STUDY.settings["models"][w.model]["device"],
+        threads=THREADS,
+        code=suite_code("evaluate_abilities.py"),
+    message:
+        "Evaluate the unedited {wildcards.model} on {wildcards.suite}"
+    script:
+        "../scripts/evaluate_abilities.py"
+
+
+rule evaluate_abilities:
+    input:
+        model="resources/models/{model}/manifest.json",
+        deltas=deltas_upto,
+    output:
+        result=CHECKPOINT + "/abilities/{suite}.json",
+        samples=CHECKPOINT + "/abilities/{suite}.items.parquet",
+    log:
+        "logs/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.log",
+    benchmark:
+        "benchmarks/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=6000,
+        runtime=480,
+    params:
+        suite=suite_settings,
+        folders=lambda w: task_folders(w.suite),
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        device=lambda w: STUDY.settings["models"][w.model]["device"],
+        threads=THREADS,
+        code=suite_code("evaluate_abilities.py"),
+    message:
+        "Evaluate {wildcards.editor} after {wildcards.edits} edits on {wildcards.suite}"
+    script:
+        "../scripts/evaluate_abilities.py"
+
+
+rule measure_efficacy:
+    input:
+        model="resources/models/{model}/manifest.json",
+        facts="resources/datasets/{dataset}.parquet",
+        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        known=known_file,
+        reference=references,
+        deltas=deltas_upto,
+    output:
+        CHECKPOINT + "/efficacy.parquet",
+    log:
+        "logs/measure_efficacy/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        edits=number,
+        new_tokens=STUDY.settings["efficacy"]["new_tokens"],
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        device=lambda w: STUDY.settings["models"][w.model]["device"],
+        threads=THREADS,
+        code=code("measure_efficacy.py"),
+    message:
+        "Probe all edits of {wildcards.editor} after {wildcards.edits} edits"
+    script:
+        "../scripts/measure_efficacy.py"

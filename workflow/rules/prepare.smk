@@ -1,0 +1,105 @@
+# What is computed once from the unedited model and shared by all editors.
+
+
+rule sample_contexts:
+    input:
+        model="resources/models/{model}/manifest.json",
+    output:
+        "results/prepared/{model}/contexts.json",
+    log:
+        "logs/sample_contexts/{model}.log",
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=STUDY.settings["contexts"],
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        device=lambda w: STUDY.settings["models"][w.model]["device"],
+        threads=THREADS,
+        code=code("sample_contexts.py"),
+    message:
+        "Sample context templates from {wildcards.model}"
+    script:
+        "../scripts/sample_contexts.py"
+
+
+rule measure_moment:
+    input:
+        model="resources/models/{model}/manifest.json",
+        text=(
+            str(locate(STUDY.settings["moments"]["text"]["file"]))
+            if "file" in STUDY.settings["moments"]["text"]
+            else []
+        ),
+    output:
+        "results/prepared/{model}/moments-{layer}.safetensors",
+    log:
+        "logs/measure_moment/{model}/{layer}.log",
+    benchmark:
+        "benchmarks/measure_moment/{model}/{layer}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        settings=STUDY.settings["moments"],
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        device=lambda w: STUDY.settings["models"][w.model]["device"],
+        threads=THREADS,
+        code=code("measure_moment.py"),
+    message:
+        "Measure the second moment of layer {wildcards.layer} of {wildcards.model}"
+    script:
+        "../scripts/measure_moment.py"
+
+
+rule probe_known:
+    input:
+        model="resources/models/{model}/manifest.json",
+        facts="resources/datasets/{dataset}.parquet",
+    output:
+        "results/prepared/{model}/known-{dataset}.parquet",
+    log:
+        "logs/probe_known/{model}/{dataset}.log",
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        device=lambda w: STUDY.settings["models"][w.model]["device"],
+        threads=THREADS,
+        code=code("probe_known.py"),
+    message:
+        "Find the facts of {wildcards.dataset} that {wildcards.model} knows"
+    script:
+        "../scripts/probe_known.py"
+
+
+rule measure_reference:
+    input:
+        model="resources/models/{model}/manifest.json",
+        facts="resources/datasets/{dataset}.parquet",
+        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        known=known_file,
+    output:
+        REFERENCE,
+    log:
+        "logs/measure_reference/{model}/{dataset}/seed-{seed}/edits-{edits}.log",
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        start=lambda w: max(STUDY.upto(number(w) - 1), default=0),
+        edits=number,
+        new_tokens=STUDY.settings["efficacy"]["new_tokens"],
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        device=lambda w: STUDY.settings["models"][w.model]["device"],
+        threads=THREADS,
+        code=code("measure_reference.py"),
+    message:
+        "Probe the unedited {wildcards.model} on the facts up to number {wildcards.edits}"
+    script:
+        "../scripts/measure_reference.py"

@@ -1,0 +1,25 @@
+# What the edited matrices look like beside the unedited ones.
+
+
+rule weigh:
+    input:
+        model="resources/models/{model}/manifest.json",
+        deltas=deltas_upto,
+    output:
+        weights=CHECKPOINT + "/weights.parquet",
+        heatmap=CHECKPOINT + "/heatmap.parquet",
+    log:
+        "logs/weigh/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=STUDY.settings["weights"],
+        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        threads=THREADS,
+        code=code("weigh.py"),
+    message:
+        "Weigh {wildcards.editor} after {wildcards.edits} edits"
+    script:
+        "../scripts/weigh.py"

@@ -1,0 +1,34 @@
+"""One link of an editing chain."""
+
+from pathlib import Path
+
+from collateral.chain import LinkFiles, edit_link
+from collateral.joblog import job
+
+with job(snakemake.log[0], snakemake.params.threads):
+    params, given, made = snakemake.params, snakemake.input, snakemake.output
+    edit_link(
+        LinkFiles(
+            model=Path(given.model).parent,
+            facts=Path(given.facts),
+            sequence=Path(given.sequence),
+            known=Path(str(given.known)) if given.known else None,
+            contexts=Path(given.contexts),
+            moments=[Path(path) for path in given.get("moments", [])],
+            reference=[Path(path) for path in given.reference],
+            deltas=[Path(path) for path in given.deltas],
+            state=Path(str(given.state)) if given.state else None,
+            like=[Path(path) for path in given.like],
+        ),
+        recipe=params.recipe,
+        start=params.start,
+        edits=params.edits,
+        seed=params.seed,
+        new_tokens=params.new_tokens,
+        dtype=params.dtype,
+        device=params.device,
+        delta=Path(made.delta),
+        state=Path(made.state),
+        records=Path(made.records),
+        after_edit=Path(made.after_edit),
+    )

@@ -1,0 +1,11 @@
+"""Save a checkpoint as a full model folder."""
+
+from pathlib import Path
+
+from collateral.chain import export_checkpoint
+from collateral.joblog import job
+
+with job(snakemake.log[0]):
+    deltas = [Path(path) for path in snakemake.input.deltas]
+    model = Path(snakemake.input.model).parent
+    export_checkpoint(model, deltas, snakemake.params.dtype, Path(snakemake.output[0]))

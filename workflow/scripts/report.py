@@ -1,0 +1,16 @@
+"""Draw the report."""
+
+from pathlib import Path
+
+from collateral.joblog import job
+from collateral.reportfiles import write_report
+
+with job(snakemake.log[0]):
+    given = snakemake.input
+    write_report(
+        [Path(path) for path in given.tables],
+        {str(path): Path(path) for path in [*given.models, *given.sequences, *given.tables]},
+        snakemake.params.settings,
+        Path(snakemake.output.page),
+        Path(snakemake.output.figures),
+    )

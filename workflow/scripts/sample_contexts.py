@@ -1,0 +1,17 @@
+"""Sample context templates from the unedited model, or check the explicit ones."""
+
+from pathlib import Path
+
+from collateral.contexts import checked_templates, sample_templates, write_templates
+from collateral.joblog import job
+from collateral.models import load_model
+
+with job(snakemake.log[0], snakemake.params.threads):
+    params = snakemake.params
+    model = load_model(Path(snakemake.input.model).parent, params.dtype, params.device)
+    settings = params.settings
+    if settings["explicit"]:
+        templates = checked_templates(settings["explicit"])
+    else:
+        templates = sample_templates(model, settings["lengths"], settings["seed"], settings["top_k"])
+    write_templates(templates, Path(snakemake.output[0]), model.base_sha256)
