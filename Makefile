@@ -9,7 +9,7 @@ BIN       := $(VENV)/bin
 PIP       := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SNAKEMAKE := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-1} $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml)
 REPORT    := results/report/index.html
-CODE      := src tests workflow/scripts
+CODE      := src tests bench workflow/scripts
 RULES     := Snakefile workflow/rules
 
 .DEFAULT_GOAL := help

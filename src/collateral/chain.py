@@ -1,4 +1,4 @@
-"""Jobs on a chain of checkpoints: make a link, save a checkpoint as a full model, weigh it."""
+"""Jobs on a chain of checkpoints: make a link, save a checkpoint as a full model."""
 
 import hashlib
 import json
@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from safetensors import safe_open
-from torch import Tensor
 
 from collateral.contexts import read_templates
-from collateral.deltafile import read_increment, rebuild, write_increment
+from collateral.deltafile import write_increment
 from collateral.editing import Prepared
 from collateral.efficacy import measure_facts, read_reference, write_rows
-from collateral.errors import CollateralError
 from collateral.facts import read_facts
 from collateral.files import sha256_file, write_json
-from collateral.models import DTYPES, folder_identity, load_model, verified_manifest
+from collateral.modelfolder import folder_identity
+from collateral.models import load_model
 from collateral.recipes import load_method
 from collateral.regularizers import Regularizer
 from collateral.sequences import chosen_facts
@@ -31,7 +29,6 @@ from collateral.session import (
     write_records,
     write_state,
 )
-from collateral.weights import heatmap, statistics, unchanged_rows, write_weights
 
 
 @dataclass(frozen=True)
@@ -160,48 +157,3 @@ def export_checkpoint(model_folder: Path, deltas: Sequence[Path], dtype: str, fo
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
     source = {"base_sha256": model.base_sha256, "deltas": [sha256_file(path) for path in deltas]}
     write_json(folder / "manifest.json", {"source": source, "files": files, "sha256": folder_identity(files)})
-
-
-def weigh_checkpoint(
-    model_folder: Path, deltas: Sequence[Path], settings: Mapping[str, Any], weights: Path, heatmaps: Path
-) -> None:
-    """Write the weight statistics and heat map of every matrix that the chain touched, against W_0.
-
-    Args:
-        model_folder: the unedited model.
-        deltas: all increments up to the checkpoint.
-        settings: `thresholds`, `quantiles`, `heatmap_blocks`.
-        weights: written: the statistics.
-        heatmaps: written: mean |ΔW| by block.
-    """
-    increments = [read_increment(path) for path in deltas]
-    files, identity = verified_manifest(model_folder)
-    for one in increments:
-        if one.metadata["base_sha256"] != identity:
-            raise CollateralError(f"{one.path}: made from another base model; delete it and run again")
-    names = sorted({name for one in increments for name in one.metadata["parameters"]})
-    dtype = increments[-1].metadata["dtype"]
-    base = {name: _stored(model_folder, files, name).to(DTYPES[dtype]) for name in names}
-    live = rebuild(base, increments)
-    rows = {
-        name: statistics(base[name], live[name], settings["thresholds"], settings["quantiles"])
-        for name in names
-        if base[name].ndim == 2
-    }
-    blocks = {name: heatmap(base[name], live[name], settings["heatmap_blocks"]) for name in rows}
-    write_weights(rows or {"none": unchanged_rows(settings["thresholds"])}, blocks, weights, heatmaps)
-
-
-def _stored(folder: Path, files: Mapping[str, str], name: str) -> Tensor:
-    """Return one tensor of a model folder; hub files may leave out the base model's prefix."""
-    for file in sorted(files):
-        if not file.endswith(".safetensors"):
-            continue
-        with safe_open(folder / file, framework="pt") as handle:
-            for key in handle.keys():  # noqa: SIM118 (not a dict)
-                if name == key or name.endswith(f".{key}"):
-                    tensor: Tensor = handle.get_tensor(key)
-                    return tensor
-    raise CollateralError(
-        f"{folder}: no safetensors file holds the parameter {name}; delete the folder and run again"
-    )

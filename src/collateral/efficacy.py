@@ -16,7 +16,7 @@ import polars as pl
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import GenerationConfig
+from transformers import DynamicCache
 
 from collateral.errors import CollateralError
 from collateral.facts import Fact
@@ -24,7 +24,7 @@ from collateral.files import whole_file
 from collateral.models import LanguageModel
 from collateral.resume import log_probabilities
 from collateral.sequences import read_table
-from collateral.tokens import Row, fill_id, pad, tokenize
+from collateral.tokens import fill_id, pad, tokenize
 
 log = logging.getLogger(__name__)
 
@@ -77,52 +77,90 @@ class TargetScore:
     accuracy: float
 
 
-def score_targets(model: LanguageModel, rows: Sequence[Row]) -> list[TargetScore]:
-    """Return the teacher-forced score of each row's target, in one forward pass."""
-    batch = pad([row.ids for row in rows], [0] * len(rows), fill_id(model.tokenizer), model.device)
-    owner = [i for i, row in enumerate(rows) for _ in row.target]
-    column = [row.prompt_length - 1 + j for row in rows for j in range(len(row.target))]
-    wanted = torch.tensor([token for row in rows for token in row.target], device=model.device)
-    with torch.no_grad():
-        base: Any = model.network.base_model
-        final = base(
-            input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-        ).last_hidden_state
-        log_p = log_probabilities(
-            model, final, torch.tensor(owner, device=model.device), torch.tensor(column, device=model.device)
-        )
-    nll = -log_p.gather(1, wanted[:, None])[:, 0]
-    best = log_p.argmax(dim=1)
-    scores: list[TargetScore] = []
-    start = 0
-    for row in rows:
-        span = slice(start, start := start + len(row.target))
-        predicted = tuple(best[span].tolist())
-        scores.append(TargetScore(float(nll[span].mean()), predicted, _share(predicted, row.target)))
-    return scores
+class Prompts:
+    """Prompts that were run once; targets are scored, and text is generated, from their keys and values."""
+
+    def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]):
+        """Run the prompts side by side, padded on the left.
+
+        Args:
+            model: the model; its weights must stay as they are while this object is used.
+            prompts: token ids.
+        """
+        self._model = model
+        self._batch = pad(prompts, [len(ids) for ids in prompts], fill_id(model.tokenizer), model.device)
+        self._cache = DynamicCache()
+        self._last = self._run(self._batch.ids, self._batch.mask, self._batch.positions, self._cache)[:, -1:]
+
+    def _run(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        base: Any = self._model.network.base_model
+        with torch.no_grad():
+            output = base(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        final: Tensor = output.last_hidden_state
+        return final
+
+    def _extend(self, tokens: Tensor, cache: DynamicCache) -> Tensor:
+        """Return the last hidden states of tokens that follow the prompts and what the cache holds beyond them."""
+        rows, width = tokens.shape
+        done = cache.get_seq_length() - self._batch.mask.shape[1]
+        mask = torch.cat([self._batch.mask, self._batch.mask.new_ones(rows, done + width)], dim=1)
+        start = self._batch.positions[:, -1:] + 1 + done
+        positions = start + torch.arange(width, device=tokens.device)
+        return self._run(tokens, mask, positions, cache)
+
+    def _copy(self) -> DynamicCache:
+        copy = DynamicCache()
+        layers: list[Any] = self._cache.layers
+        for number, layer in enumerate(layers):
+            copy.update(layer.keys, layer.values, number)
+        return copy
+
+    def score(self, targets: Sequence[Sequence[int]]) -> list[TargetScore]:
+        """Return the teacher-forced score of one target per prompt."""
+        width = max(len(target) for target in targets)
+        filled = [[*target, *[0] * (width - len(target))] for target in targets]  # padding is never read
+        tokens = torch.tensor(filled, device=self._model.device)
+        final = self._last
+        if width > 1:
+            final = torch.cat([final, self._extend(tokens[:, :-1], self._copy())], dim=1)
+        row = torch.tensor([i for i, target in enumerate(targets) for _ in target], device=tokens.device)
+        column = torch.tensor([j for target in targets for j in range(len(target))], device=tokens.device)
+        log_p = log_probabilities(self._model, final, row, column)
+        nll = -log_p.gather(1, tokens[row, column][:, None])[:, 0]
+        best = log_p.argmax(dim=1)
+        scores: list[TargetScore] = []
+        start = 0
+        for target in targets:
+            span = slice(start, start := start + len(target))
+            predicted = tuple(best[span].tolist())
+            scores.append(TargetScore(float(nll[span].mean()), predicted, _share(predicted, target)))
+        return scores
+
+    def generate(self, new_tokens: int) -> list[str]:
+        """Return the greedy continuation of each prompt as text: `new_tokens` tokens, or up to the end token."""
+        tokenizer, cache = self._model.tokenizer, self._copy()
+        every = torch.arange(len(self._last), device=self._model.device)
+        final = self._last
+        chosen: list[Tensor] = []
+        for step in range(new_tokens):
+            chosen.append(log_probabilities(self._model, final, every, torch.zeros_like(every)).argmax(dim=1))
+            if step < new_tokens - 1:
+                final = self._extend(chosen[-1][:, None], cache)
+        texts = []
+        for ids in torch.stack(chosen, dim=1).tolist():
+            end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else len(ids)
+            texts.append(str(tokenizer.decode(ids[:end], skip_special_tokens=True)))
+        return texts
 
 
 def _share(left: Sequence[int], right: Sequence[int]) -> float:
     return sum(a == b for a, b in zip(left, right, strict=True)) / len(right)
-
-
-def generate_greedily(model: LanguageModel, prompts: Sequence[str], new_tokens: int) -> list[str]:
-    """Return the greedy continuation of each prompt, at most `new_tokens` tokens, as text."""
-    rows = [tokenize(model.tokenizer, prompt) for prompt in prompts]
-    fill = fill_id(model.tokenizer)
-    batch = pad([row.ids for row in rows], [len(row.ids) for row in rows], fill, model.device)
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=new_tokens,
-        pad_token_id=fill,
-        eos_token_id=model.tokenizer.eos_token_id,
-        bos_token_id=model.tokenizer.bos_token_id,
-    )
-    with torch.no_grad():
-        generate: Any = model.network.generate
-        output: Tensor = generate(input_ids=batch.ids, attention_mask=batch.mask, generation_config=settings)
-    texts = model.tokenizer.batch_decode(output[:, batch.ids.shape[1] :], skip_special_tokens=True)
-    return [str(text) for text in texts]
 
 
 def begins_with(generated: str, target: str) -> bool:
@@ -145,14 +183,18 @@ def measure_fact(
         reference: the unedited model's rows, for agreement; None where these rows are that reference.
     """
     probes = _probes(fact)
-    texts = [(probe, text) for probe in probes for text in (probe.target, probe.other) if text]
-    scores = score_targets(model, [tokenize(model.tokenizer, probe.prompt, text) for probe, text in texts])
-    by_text = {(probe, text): score for (probe, text), score in zip(texts, scores, strict=True)}
-    generated = generate_greedily(model, [probe.prompt for probe in probes], new_tokens)
+    asked = [tokenize(model.tokenizer, probe.prompt, probe.target) for probe in probes]
+    rivals = [
+        tokenize(model.tokenizer, probe.prompt, probe.other) if probe.other else row
+        for probe, row in zip(probes, asked, strict=True)
+    ]
+    prompts = Prompts(model, [row.ids[: row.prompt_length] for row in asked])
+    scores = prompts.score([row.target for row in asked])
+    others = prompts.score([row.target for row in rivals])
+    generated = prompts.generate(new_tokens)
     rows = []
-    for probe, text in zip(probes, generated, strict=True):
-        target = by_text[probe, probe.target]
-        other = by_text.get((probe, probe.other))
+    for probe, text, target, rival in zip(probes, generated, scores, others, strict=True):
+        other = rival if probe.other else None
         row: dict[str, Any] = {
             "fact_id": fact.fact_id,
             "position": position,
@@ -220,7 +262,10 @@ def known_facts(model: LanguageModel, facts: Sequence[Fact], batch: int = 16) ->
     for start in tqdm(range(0, len(asked), batch), desc="known facts", unit="batch", disable=None):
         group = asked[start : start + batch]
         rows = [tokenize(model.tokenizer, fact.text(), fact.target_true) for fact in group]
-        found |= {f.fact_id: s for f, s in zip(group, score_targets(model, rows), strict=True)}
+        scores = Prompts(model, [row.ids[: row.prompt_length] for row in rows]).score(
+            [r.target for r in rows]
+        )
+        found |= {f.fact_id: s for f, s in zip(group, scores, strict=True)}
     return pl.DataFrame(
         [
             (fact.fact_id, score.accuracy == 1.0 if score else False, score.nll if score else None)

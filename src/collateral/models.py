@@ -1,6 +1,5 @@
 """Load a model from its verified folder; which matrix is edited, and how each family stores it."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from collateral.errors import CollateralError, unknown_name
-from collateral.files import read_json, sha256_file
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from collateral.modelfolder import DTYPES, verified_manifest
 
 
 @dataclass(frozen=True)
@@ -116,29 +113,6 @@ def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base_sha2
         )
     network.eval().requires_grad_(False)
     return LanguageModel(network, tokenizer, ARCHITECTURES[family], base_sha256)
-
-
-def verified_manifest(folder: Path) -> tuple[dict[str, str], str]:
-    """Return ({file: sha256}, identity of the whole folder), after checking every file.
-
-    Raises:
-        CollateralError: a file is missing or its bytes are not the manifest's.
-    """
-    manifest = read_json(folder / "manifest.json")
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise CollateralError(
-                f"{path}: listed in manifest.json but missing; delete {folder} and run again"
-            )
-        if sha256_file(path) != expected:
-            raise CollateralError(f"{path}: its sha256 is not the manifest's; delete {folder} and run again")
-    return manifest["files"], str(manifest["sha256"])
-
-
-def folder_identity(files: dict[str, str]) -> str:
-    """Return one sha256 for a folder: over its sorted names and their hashes."""
-    return hashlib.sha256("\n".join(f"{h} {n}" for n, h in sorted(files.items())).encode()).hexdigest()
 
 
 def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:

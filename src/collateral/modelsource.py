@@ -13,7 +13,7 @@ from typing import Any
 
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file, whole_file, write_json
-from collateral.models import folder_identity
+from collateral.modelfolder import folder_identity
 
 log = logging.getLogger(__name__)
 

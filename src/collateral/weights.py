@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,10 @@ from jaxtyping import Float
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from collateral.deltafile import read_increment, rebuild
+from collateral.errors import CollateralError
 from collateral.files import whole_file
+from collateral.modelfolder import DTYPES, stored_tensor, verified_manifest
 
 Matrix = npt.NDArray[np.float64]
 
@@ -109,3 +113,33 @@ def write_weights(
         pl.DataFrame(tidy, schema=SCHEMA, orient="row").write_parquet(partial, compression="zstd")
     with whole_file(heatmap_path) as partial:
         pl.DataFrame(tiles, schema=HEATMAP_SCHEMA, orient="row").write_parquet(partial, compression="zstd")
+
+
+def weigh_checkpoint(
+    model_folder: Path, deltas: Sequence[Path], settings: Mapping[str, Any], weights: Path, heatmaps: Path
+) -> None:
+    """Write the weight statistics and heat map of every matrix that the chain touched, against W_0.
+
+    Args:
+        model_folder: the unedited model.
+        deltas: all increments up to the checkpoint.
+        settings: `thresholds`, `quantiles`, `heatmap_blocks`.
+        weights: written: the statistics.
+        heatmaps: written: mean |ΔW| by block.
+    """
+    increments = [read_increment(path) for path in deltas]
+    files, identity = verified_manifest(model_folder)
+    for one in increments:
+        if one.metadata["base_sha256"] != identity:
+            raise CollateralError(f"{one.path}: made from another base model; delete it and run again")
+    names = sorted({name for one in increments for name in one.metadata["parameters"]})
+    dtype = increments[-1].metadata["dtype"]
+    base = {name: stored_tensor(model_folder, files, name).to(DTYPES[dtype]) for name in names}
+    live = rebuild(base, increments)
+    rows = {
+        name: statistics(base[name], live[name], settings["thresholds"], settings["quantiles"])
+        for name in names
+        if base[name].ndim == 2
+    }
+    blocks = {name: heatmap(base[name], live[name], settings["heatmap_blocks"]) for name in rows}
+    write_weights(rows or {"none": unchanged_rows(settings["thresholds"])}, blocks, weights, heatmaps)

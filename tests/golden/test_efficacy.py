@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
-from collateral.efficacy import begins_with, generate_greedily, measure_fact, score_targets
+from collateral.efficacy import Prompts, begins_with, measure_fact
 from collateral.errors import CollateralError
 from collateral.tokens import tokenize
 
@@ -21,20 +22,37 @@ def plain_score(model, prompt, target):
     return nll, tuple(best), sum(a == b for a, b in zip(best, row.target, strict=True)) / len(best)
 
 
-def test_padded_scores_equal_plain_ones(model):
-    asked = [("The capital of Avalon is", "Camelot"), ("The", "sea is blue and far"), ("Because I", "think")]
-    scores = score_targets(model, [tokenize(model.tokenizer, p, t) for p, t in asked])
-    for (prompt, target), score in zip(asked, scores, strict=True):
+ASKED = [("The capital of Avalon is", "Camelot"), ("The", "sea is blue and far"), ("Because I", "think")]
+
+
+def prompts_of(model, asked):
+    rows = [tokenize(model.tokenizer, prompt, target) for prompt, target in asked]
+    return Prompts(model, [row.ids[: row.prompt_length] for row in rows]), [row.target for row in rows]
+
+
+def test_scores_of_padded_prompts_equal_plain_ones(model):
+    prompts, targets = prompts_of(model, ASKED)
+    for (prompt, target), score in zip(ASKED, prompts.score(targets), strict=True):
         nll, best, accuracy = plain_score(model, prompt, target)
         assert score.nll == pytest.approx(nll, abs=2e-5)
         assert score.predicted == best
         assert score.accuracy == accuracy
 
 
-def test_left_padded_generation_equals_one_by_one(model):
-    prompts = ["The capital of Avalon is", "I", "Therefore the sea is blue and"]
-    together = generate_greedily(model, prompts, 6)
-    assert together == [generate_greedily(model, [prompt], 6)[0] for prompt in prompts]
+def test_scoring_and_generating_leave_the_prompts_as_they_were(model):
+    prompts, targets = prompts_of(model, ASKED)
+    first = prompts.score(targets), prompts.generate(5)
+    assert (prompts.score(targets), prompts.generate(5)) == first
+
+
+def test_generation_is_plain_greedy_decoding(model):
+    """Against the library's own generation, prompt by prompt."""
+    prompts, _ = prompts_of(model, ASKED)
+    for (prompt, _), text in zip(ASKED, prompts.generate(6), strict=True):
+        ids = model.tokenizer(prompt, return_tensors="pt")["input_ids"]
+        settings = GenerationConfig(do_sample=False, max_new_tokens=6, pad_token_id=0, eos_token_id=0)
+        made = model.network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        assert text == model.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
 
 
 def test_the_unedited_model_agrees_with_itself(model, fact):

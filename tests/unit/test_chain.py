@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from collateral.chain import LinkFiles, edit_link, export_checkpoint, weigh_checkpoint
+from collateral.chain import LinkFiles, edit_link, export_checkpoint
 from collateral.contexts import write_templates
 from collateral.deltafile import read_increment, rebuild, tensor_sha256
 from collateral.editing import Prepared
@@ -21,6 +21,7 @@ from collateral.modelsource import fetch_model
 from collateral.regularizers import Regularizer
 from collateral.sequences import chosen_facts, permutation, write_sequence
 from collateral.session import Recipe, apply_chain, run_link
+from collateral.weights import weigh_checkpoint
 from tiny import TEMPLATES, tiny_network, tiny_tokenizer
 
 NAME = "model.layers.1.mlp.down_proj.weight"

@@ -43,7 +43,7 @@ def readme_with_table():
 
 def test_default_config_is_valid_and_filled():
     study = load_study(config(), SCHEMA)
-    assert study.settings["efficacy"]["new_tokens"] == 8
+    assert study.settings["weights"]["thresholds"] == [0.077, 0.171]
     assert study.settings["moments"]["text"] == {"python_docs": True}
     assert study.recipe("smollm2-135m", "rome-rect-40") == {
         "method": "rome",
@@ -52,7 +52,7 @@ def test_default_config_is_valid_and_filled():
             "kl_factor": 0.0625,
             "layer": 5,
             "v_lr": 0.5,
-            "v_num_grad_steps": 25,
+            "v_num_grad_steps": 20,
             "v_weight_decay": 0.001,
         },
         "regularizer": {"name": "rect", "keep": 40, "reference": "current", "variant": "svd"},

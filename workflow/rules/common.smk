@@ -18,10 +18,9 @@ except CollateralError as error:
     raise WorkflowError(str(error))
 
 THREADS = STUDY.settings["runtime"]["threads"]
-EDITED = "results/edited/{model}/{dataset}/seed-{seed}/{editor}"
-CHECKPOINT = EDITED + "/edits-{edits}"
-UNEDITED = "results/unedited/{model}"
-REFERENCE = UNEDITED + "/{dataset}/seed-{seed}/edits-{edits}/reference.parquet"
+REFERENCE = (
+    "results/unedited/{model}/{dataset}/seed-{seed}/edits-{edits}/reference.parquet"
+)
 
 
 wildcard_constraints:
@@ -43,6 +42,16 @@ def locate(path):
             f"config: the path {path} exists neither here nor in {ROOT}"
         )
     return found
+
+
+def checkpoint(name):
+    """A file of one checkpoint, with its wildcards."""
+    return f"results/edited/{{model}}/{{dataset}}/seed-{{seed}}/{{editor}}/edits-{{edits}}/{name}"
+
+
+def unedited(name):
+    """A file of the unedited reference, with its wildcards."""
+    return f"results/unedited/{{model}}/{name}"
 
 
 def code(script, *modules):
@@ -161,7 +170,7 @@ def suite_settings(wildcards):
 def everywhere(name):
     """One file of every checkpoint of the whole study."""
     return [
-        CHECKPOINT.format(model=m, dataset=d, seed=s, editor=e, edits=pad(n)) + f"/{name}"
+        f"results/edited/{m}/{d}/seed-{s}/{e}/edits-{pad(n)}/{name}"
         for m in STUDY.run["models"]
         for d in STUDY.run["datasets"]
         for s in STUDY.run["seeds"]

@@ -6,6 +6,8 @@ rule download_model:
         "resources/models/{model}/manifest.json",
     log:
         "logs/download_model/{model}.log",
+    conda:
+        "../../envs/edit.yaml"
     resources:
         mem_mb=4000,
         runtime=60,
@@ -25,6 +27,8 @@ rule load_facts:
         "resources/datasets/{dataset}.parquet",
     log:
         "logs/load_facts/{dataset}.log",
+    conda:
+        "../../envs/edit.yaml"
     params:
         loader=lambda w: STUDY.settings["datasets"][w.dataset]["loader"],
         path=lambda w: str(locate(STUDY.settings["datasets"][w.dataset]["path"])),
@@ -46,6 +50,8 @@ rule sample_sequence:
         "results/sequences/{dataset}/seed-{seed}.parquet",
     log:
         "logs/sample_sequence/{dataset}/seed-{seed}.log",
+    conda:
+        "../../envs/edit.yaml"
     params:
         conflicts=lambda w: STUDY.settings["datasets"][w.dataset]["conflicts"],
         code=code("sample_sequence.py"),

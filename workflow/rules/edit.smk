@@ -14,14 +14,16 @@ rule edit:
         state=lambda w: at(w, earlier(w)[-1:], "state.safetensors"),
         like=likeness,
     output:
-        delta=CHECKPOINT + "/delta.parquet",
-        state=CHECKPOINT + "/state.safetensors",
-        records=CHECKPOINT + "/edits.parquet",
-        after_edit=CHECKPOINT + "/after-edit.parquet",
+        delta=checkpoint("delta.parquet"),
+        state=checkpoint("state.safetensors"),
+        records=checkpoint("edits.parquet"),
+        after_edit=checkpoint("after-edit.parquet"),
     log:
         "logs/edit/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
     benchmark:
         "benchmarks/edit/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
+    conda:
+        "../../envs/edit.yaml"
     threads: THREADS
     resources:
         mem_mb=6000,
@@ -47,9 +49,11 @@ rule export_checkpoint:
         model="resources/models/{model}/manifest.json",
         deltas=deltas_upto,
     output:
-        directory(CHECKPOINT + "/exported"),
+        directory(checkpoint("exported")),
     log:
         "logs/export_checkpoint/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    conda:
+        "../../envs/edit.yaml"
     resources:
         mem_mb=4000,
         runtime=30,

@@ -5,12 +5,14 @@ rule evaluate_unedited:
     input:
         model="resources/models/{model}/manifest.json",
     output:
-        result=UNEDITED + "/abilities/{suite}.json",
-        samples=UNEDITED + "/abilities/{suite}.items.parquet",
+        result=unedited("abilities/{suite}.json"),
+        samples=unedited("abilities/{suite}.items.parquet"),
     log:
         "logs/evaluate_unedited/{model}/{suite}.log",
     benchmark:
         "benchmarks/evaluate_unedited/{model}/{suite}.tsv"
+    conda:
+        "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
         mem_mb=6000,
@@ -33,12 +35,14 @@ rule evaluate_abilities:
         model="resources/models/{model}/manifest.json",
         deltas=deltas_upto,
     output:
-        result=CHECKPOINT + "/abilities/{suite}.json",
-        samples=CHECKPOINT + "/abilities/{suite}.items.parquet",
+        result=checkpoint("abilities/{suite}.json"),
+        samples=checkpoint("abilities/{suite}.items.parquet"),
     log:
         "logs/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.log",
     benchmark:
         "benchmarks/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.tsv"
+    conda:
+        "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
         mem_mb=6000,
@@ -65,9 +69,11 @@ rule measure_efficacy:
         reference=references,
         deltas=deltas_upto,
     output:
-        CHECKPOINT + "/efficacy.parquet",
+        checkpoint("efficacy.parquet"),
     log:
         "logs/measure_efficacy/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    conda:
+        "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,

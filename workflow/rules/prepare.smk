@@ -8,6 +8,8 @@ rule sample_contexts:
         "results/prepared/{model}/contexts.json",
     log:
         "logs/sample_contexts/{model}.log",
+    conda:
+        "../../envs/edit.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,
@@ -38,6 +40,8 @@ rule measure_moment:
         "logs/measure_moment/{model}/{layer}.log",
     benchmark:
         "benchmarks/measure_moment/{model}/{layer}.tsv"
+    conda:
+        "../../envs/edit.yaml"
     threads: THREADS
     resources:
         mem_mb=8000,
@@ -62,6 +66,8 @@ rule probe_known:
         "results/prepared/{model}/known-{dataset}.parquet",
     log:
         "logs/probe_known/{model}/{dataset}.log",
+    conda:
+        "../../envs/edit.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,
@@ -87,6 +93,8 @@ rule measure_reference:
         REFERENCE,
     log:
         "logs/measure_reference/{model}/{dataset}/seed-{seed}/edits-{edits}.log",
+    conda:
+        "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,

@@ -15,7 +15,7 @@ rule gather:
     input:
         abilities=[
             *expand(
-                UNEDITED + "/abilities/{suite}.json",
+                unedited("abilities/{suite}.json"),
                 model=STUDY.run["models"],
                 suite=STUDY.run["suites"],
             ),
@@ -23,7 +23,7 @@ rule gather:
         ],
         samples=[
             *expand(
-                UNEDITED + "/abilities/{suite}.items.parquet",
+                unedited("abilities/{suite}.items.parquet"),
                 model=STUDY.run["models"],
                 suite=STUDY.run["suites"],
             ),
@@ -40,6 +40,8 @@ rule gather:
         expand("results/tables/{table}.parquet", table=TABLES),
     log:
         "logs/gather.log",
+    conda:
+        "../../envs/report.yaml"
     params:
         suites={
             name: STUDY.settings["suites"][name]["tasks"]
@@ -79,6 +81,8 @@ rule report:
         ),
     log:
         "logs/report.log",
+    conda:
+        "../../envs/report.yaml"
     params:
         settings=STUDY.settings,
         code=code("report.py"),

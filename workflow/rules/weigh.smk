@@ -6,10 +6,12 @@ rule weigh:
         model="resources/models/{model}/manifest.json",
         deltas=deltas_upto,
     output:
-        weights=CHECKPOINT + "/weights.parquet",
-        heatmap=CHECKPOINT + "/heatmap.parquet",
+        weights=checkpoint("weights.parquet"),
+        heatmap=checkpoint("heatmap.parquet"),
     log:
         "logs/weigh/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    conda:
+        "../../envs/edit.yaml"
     threads: THREADS
     resources:
         mem_mb=4000,

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.chain import weigh_checkpoint
 from collateral.joblog import job
+from collateral.weights import weigh_checkpoint
 
 with job(snakemake.log[0], snakemake.params.threads):
     weigh_checkpoint(
