@@ -19,7 +19,7 @@ help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run   ## install into ./.venv, then run the embedded study to results/report/index.html
-	@$(SNAKEMAKE)
+	@$(SNAKEMAKE) --quiet host reason
 	@echo "Report: $(abspath $(REPORT))"
 
 test: $(VENV)/.dev  ## install what tests need, then run them all
@@ -52,6 +52,8 @@ clean:    ## delete results, logs and benchmarks; resources/ (downloads) and ./.
 
 # torch first: another package's request for it must find it installed
 $(VENV)/.run: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11; name another one: make PYTHON=python3.12 …"; exit 1; }
 	@echo "Installing into $(VENV) (about 2 minutes) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) $$(grep '^torch==' requirements.lock)

@@ -34,3 +34,6 @@ rule all:
     default_target: True
     input:
         "results/report/index.html",
+        rules.gather.input,  # also what the report does not read itself: a deleted file is missed
+        everywhere("delta.parquet"),
+        everywhere("state.safetensors"),

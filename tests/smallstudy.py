@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "workflow", "src", "config", "profiles", "resources/embedded")
+PARTS = ("Snakefile", "workflow", "src", "config", "envs", "profiles", "resources/embedded")
 
 
 def smoke_config(model: Path) -> dict:

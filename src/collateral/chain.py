@@ -130,6 +130,7 @@ def edit_link(
     write_records(link.records, records)
     write_state(link.state, state, edits, settings_sha256)
     about = {
+        "base": model.source,
         "base_sha256": model.base_sha256,
         "mode": "additive",
         "from_edits": start,

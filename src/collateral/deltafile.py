@@ -36,7 +36,7 @@ class Increment:
 
     Attributes:
         path: where it was read.
-        metadata: everything but the rows: `base_sha256`, `dtype`, `mode` (additive: on top of the previous
+        metadata: everything but the rows: `base`, `base_sha256`, `dtype`, `mode` (additive: on top of the previous
             checkpoint; replacing: against W_0), `from_edits`, `to_edits`, `editor` and, per touched
             parameter, `shape`, `before`, `after` (sha256 of the tensor's bytes) and `exceptions`.
         elements: per parameter, (flat index in storage order, value).
@@ -62,7 +62,7 @@ def write_increment(
         path: the parquet file.
         before: parameters at the previous checkpoint (or W_0 where `about["mode"]` is replacing).
         after: the same parameters now.
-        about: `base_sha256`, `mode`, `from_edits`, `to_edits`, `editor`.
+        about: `base`, `base_sha256`, `mode`, `from_edits`, `to_edits`, `editor`.
     """
     parameters: dict[str, Any] = {}
     columns: dict[str, list[npt.NDArray[Any]]] = {"row": [], "col": [], "value": []}

@@ -21,6 +21,7 @@ from transformers import DynamicCache
 from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.files import whole_file
+from collateral.joblog import NOTE
 from collateral.models import LanguageModel
 from collateral.resume import log_probabilities
 from collateral.sequences import read_table
@@ -179,7 +180,7 @@ def measure_fact(
         position: the fact's number in the sequence.
         fact: the fact.
         when: `before` (unedited), `after_edit` (right after its own edit) or `now` (at a checkpoint).
-        new_tokens: length of the free generation.
+        new_tokens: length of the free generation; longer where an answer has more tokens.
         reference: the unedited model's rows, for agreement; None where these rows are that reference.
     """
     probes = _probes(fact)
@@ -191,7 +192,8 @@ def measure_fact(
     prompts = Prompts(model, [row.ids[: row.prompt_length] for row in asked])
     scores = prompts.score([row.target for row in asked])
     others = prompts.score([row.target for row in rivals])
-    generated = prompts.generate(new_tokens)
+    longest = max(len(row.target) for row in asked)  # a text cut before its answer ends could never match
+    generated = prompts.generate(max(new_tokens, longest))
     rows = []
     for probe, text, target, rival in zip(probes, generated, scores, others, strict=True):
         other = rival if probe.other else None
@@ -291,6 +293,7 @@ def read_reference(paths: Sequence[Path]) -> Reference:
 
 def write_known(known: pl.DataFrame, path: Path) -> None:
     """Write the table of known facts, and say how many there are."""
-    log.info("the unedited model knows %d of %d facts", known["known"].sum(), len(known))
+    right, total = int(known["known"].sum()), len(known)
+    log.log(NOTE, "the unedited model knows %d of %d facts (%.1f %%)", right, total, 100 * right / total)
     with whole_file(path) as partial:
         known.write_parquet(partial, compression="zstd")

@@ -10,10 +10,15 @@ from typing import TextIO
 
 from collateral.errors import CollateralError
 
+NOTE = 25  # between INFO and WARNING: worth a line on the terminal
+logging.addLevelName(NOTE, "NOTE")
+
 
 @contextmanager
 def job(log_path: str, threads: int = 1) -> Iterator[None]:
-    """Run a job: all it prints goes to `log_path`, warnings to the terminal too, a user's mistake in one line.
+    """Run a job: all it prints goes to `log_path`; notes, warnings and errors to the terminal too.
+
+    A user's mistake (CollateralError) ends it with one line and exit status 1.
 
     Args:
         log_path: the rule's log file.
@@ -33,7 +38,7 @@ def job(log_path: str, threads: int = 1) -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-        own.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, logging.WARNING)]
+        own.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, NOTE)]
         try:
             yield
         except CollateralError as error:

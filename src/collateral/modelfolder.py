@@ -32,6 +32,16 @@ def verified_manifest(folder: Path) -> tuple[dict[str, str], str]:
     return manifest["files"], str(manifest["sha256"])
 
 
+def described_source(folder: Path) -> str:
+    """Return where a folder's files came from, in words that name no path of this machine."""
+    source = read_json(folder / "manifest.json")["source"]
+    if "hub" in source:
+        return f"hub {source['hub']}@{source['revision']}"
+    if "wheel" in source:
+        return f"wheel {source['wheel']}, {source['member']}"
+    return f"folder {Path(source['folder']).name}" if "folder" in source else "exported checkpoint"
+
+
 def folder_identity(files: dict[str, str]) -> str:
     """Return one sha256 for a folder: over its sorted names and their hashes."""
     return hashlib.sha256("\n".join(f"{h} {n}" for n, h in sorted(files.items())).encode()).hexdigest()

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from collateral.errors import CollateralError, unknown_name
-from collateral.modelfolder import DTYPES, verified_manifest
+from collateral.modelfolder import DTYPES, described_source, verified_manifest
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
     base_sha256: str
+    source: str = ""
 
     @property
     def layers(self) -> int:
@@ -97,7 +98,9 @@ class LanguageModel:
         return weight.T if self.architecture.transposed and weight.ndim == 2 else weight
 
 
-def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base_sha256: str) -> LanguageModel:
+def wrap(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base_sha256: str, source: str = ""
+) -> LanguageModel:
     """Return a LanguageModel around a loaded network, frozen and in evaluation mode.
 
     Raises:
@@ -112,7 +115,7 @@ def wrap(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base_sha2
             "the subject's last token is found by character offsets"
         )
     network.eval().requires_grad_(False)
-    return LanguageModel(network, tokenizer, ARCHITECTURES[family], base_sha256)
+    return LanguageModel(network, tokenizer, ARCHITECTURES[family], base_sha256, source)
 
 
 def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
@@ -131,4 +134,4 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     network.to(torch.device(device))  # type: ignore[arg-type]
-    return wrap(network, tokenizer, identity)
+    return wrap(network, tokenizer, identity, described_source(folder))

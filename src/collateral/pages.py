@@ -190,6 +190,8 @@ def render(tables: Tables, run: Mapping[str, Any], figures_href: str = "figures"
     """
     tables = summaries.legible(tables)
     title, scope = _title(tables)
+    name = str(run.get("settings", {}).get("study", {}).get("title", ""))
+    scope = f"{name}: {scope}" if name else scope
     sections = {
         "summary": _by_study(tables, ("abilities", "efficacy"), pagetables.summary),
         "reading": _reading(),

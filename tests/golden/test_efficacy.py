@@ -76,6 +76,13 @@ def test_preference_compares_the_two_answers(model, fact):
     assert (local["target"], local["other"]) == ("Caerleon", fact.target_new)
 
 
+def test_generation_is_at_least_as_long_as_the_answer(model, fact):
+    short = measure_fact(model, 1, fact, "before", 1, None)[0]["generated"]
+    needed = len(tokenize(model.tokenizer, fact.text(), fact.target_new).target)
+    assert needed > 1
+    assert measure_fact(model, 1, fact, "before", needed, None)[0]["generated"] == short
+
+
 def test_a_missing_reference_is_an_error(model, fact):
     with pytest.raises(CollateralError, match="no unedited reference for fact 'capital-avalon'"):
         measure_fact(model, 1, fact, "now", 2, {})

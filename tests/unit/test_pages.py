@@ -228,3 +228,9 @@ def test_the_report_needs_neither_torch_nor_lm_eval():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_studys_own_title_stands_on_the_page_as_text():
+    run = {"settings": {"study": {"title": "Mine </script><b>&"}}}
+    document = Document(pages.render(frames.tables(), run))
+    assert "Mine </script><b>&: " in document.text

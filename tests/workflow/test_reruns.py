@@ -46,7 +46,11 @@ def test_a_moved_and_touched_project_reruns_nothing(copy):
 
 
 def test_comments_and_docstrings_rerun_nothing(copy):
-    copy.edit("src/collateral/methods/rome.py", "    u = direction", "    # a unit vector\n    u = direction")
+    copy.edit(
+        "src/collateral/methods/rome.py",
+        "        u = direction",
+        "        # a unit vector\n        u = direction",
+    )
     copy.edit("src/collateral/regularizers.py", '"""Regularisers', '"""All regularisers')
     copy.edit("workflow/scripts/edit.py", '"""One link', '"""A link')
     copy.edit("workflow/rules/edit.smk", "# The chain", "# A chain")

@@ -18,9 +18,7 @@ except CollateralError as error:
     raise WorkflowError(str(error))
 
 THREADS = STUDY.settings["runtime"]["threads"]
-REFERENCE = (
-    "results/unedited/{model}/{dataset}/seed-{seed}/edits-{edits}/reference.parquet"
-)
+REFERENCE = "results/unedited/{model}/{dataset}/seed-{seed}/edits-{edits}/reference.parquet"
 
 
 wildcard_constraints:
@@ -38,10 +36,12 @@ def locate(path):
     here = Path(path).expanduser()
     found = here if here.exists() or here.is_absolute() else ROOT / path
     if not found.exists():
-        raise WorkflowError(
-            f"config: the path {path} exists neither here nor in {ROOT}"
-        )
+        raise WorkflowError(f"config: the path {path} exists neither here nor in {ROOT}")
     return found
+
+
+for name in STUDY.run["datasets"]:  # else a missing file would pass while its table exists
+    locate(STUDY.settings["datasets"][name]["path"])
 
 
 def checkpoint(name):
@@ -77,11 +77,17 @@ def dataset_files(wildcards):
 def known_file(wildcards):
     """The table of known facts, where the data set is restricted to them."""
     known = STUDY.settings["datasets"][wildcards.dataset]["known_only"]
-    return (
-        f"results/prepared/{wildcards.model}/known-{wildcards.dataset}.parquet"
-        if known
-        else []
-    )
+    return f"results/prepared/{wildcards.model}/known-{wildcards.dataset}.parquet" if known else []
+
+
+def runtime(wildcards):
+    """What may change the last digits of a job.
+
+    One dict, not one parameter each: Snakemake compares the *set* of a job's parameter values, so that two
+    numbers that trade places would go unnoticed.
+    """
+    own = STUDY.settings["models"][wildcards.model]
+    return {"dtype": own["dtype"], "device": own["device"], "threads": THREADS}
 
 
 def recipe(wildcards):
@@ -90,10 +96,7 @@ def recipe(wildcards):
 
 def moment_files(wildcards):
     layers = STUDY.moment_layers(wildcards.model, wildcards.editor)
-    return [
-        f"results/prepared/{wildcards.model}/moments-{layer:02d}.safetensors"
-        for layer in layers
-    ]
+    return [f"results/prepared/{wildcards.model}/moments-{layer:02d}.safetensors" for layer in layers]
 
 
 def at(wildcards, edits, name, editor=None):
@@ -124,11 +127,7 @@ def likeness(wildcards):
     like = STUDY.likeness(wildcards.model, wildcards.editor)
     if like is None:
         return []
-    within = [
-        one
-        for one in STUDY.checkpoints(like)
-        if previous(wildcards) < one <= number(wildcards)
-    ]
+    within = [one for one in STUDY.checkpoints(like) if previous(wildcards) < one <= number(wildcards)]
     return at(wildcards, within, "edits.parquet", like)
 
 
@@ -147,9 +146,7 @@ def references(wildcards, start=0):
 
 
 def task_folders(suite):
-    return [
-        str(locate(folder)) for folder in STUDY.settings["suites"][suite]["folders"]
-    ]
+    return [str(locate(folder)) for folder in STUDY.settings["suites"][suite]["folders"]]
 
 
 def suite_code(script):
@@ -184,11 +181,7 @@ def all_suites(pattern):
 
 
 def all_known():
-    known = [
-        name
-        for name in STUDY.run["datasets"]
-        if STUDY.settings["datasets"][name]["known_only"]
-    ]
+    known = [name for name in STUDY.run["datasets"] if STUDY.settings["datasets"][name]["known_only"]]
     return expand(
         "results/prepared/{model}/known-{dataset}.parquet",
         model=STUDY.run["models"],

@@ -30,9 +30,9 @@ rule load_facts:
     conda:
         "../../envs/edit.yaml"
     params:
-        loader=lambda w: STUDY.settings["datasets"][w.dataset]["loader"],
-        path=lambda w: str(locate(STUDY.settings["datasets"][w.dataset]["path"])),
-        limit=lambda w: STUDY.settings["datasets"][w.dataset]["limit"],
+        dataset=lambda w: {
+            name: STUDY.settings["datasets"][w.dataset][name] for name in ("loader", "path", "limit")
+        },
         code=lambda w: code(
             "load_facts.py",
             f"collateral.sources.{STUDY.settings['datasets'][w.dataset]['loader']}",

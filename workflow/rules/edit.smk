@@ -30,13 +30,13 @@ rule edit:
         runtime=240,
     params:
         recipe=recipe,
-        start=previous,
-        edits=number,
-        seed=lambda w: int(w.seed),
-        new_tokens=STUDY.settings["efficacy"]["new_tokens"],
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        device=lambda w: STUDY.settings["models"][w.model]["device"],
-        threads=THREADS,
+        link=lambda w: {
+            "start": previous(w),
+            "edits": number(w),
+            "seed": int(w.seed),
+            "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
+        },
+        runtime=runtime,
         code=lambda w: code("edit.py", f"collateral.methods.{recipe(w)['method']}"),
     message:
         "Edit {wildcards.model} with {wildcards.editor} up to {wildcards.edits} edits"
@@ -58,7 +58,7 @@ rule export_checkpoint:
         mem_mb=4000,
         runtime=30,
     params:
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
+        runtime=runtime,
         code=code("export_checkpoint.py"),
     message:
         "Save {wildcards.editor} after {wildcards.edits} edits as a full model"

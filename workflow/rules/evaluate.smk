@@ -20,9 +20,7 @@ rule evaluate_unedited:
     params:
         suite=suite_settings,
         folders=lambda w: task_folders(w.suite),
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        device=lambda w: STUDY.settings["models"][w.model]["device"],
-        threads=THREADS,
+        runtime=runtime,
         code=suite_code("evaluate_abilities.py"),
     message:
         "Evaluate the unedited {wildcards.model} on {wildcards.suite}"
@@ -50,9 +48,7 @@ rule evaluate_abilities:
     params:
         suite=suite_settings,
         folders=lambda w: task_folders(w.suite),
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        device=lambda w: STUDY.settings["models"][w.model]["device"],
-        threads=THREADS,
+        runtime=runtime,
         code=suite_code("evaluate_abilities.py"),
     message:
         "Evaluate {wildcards.editor} after {wildcards.edits} edits on {wildcards.suite}"
@@ -79,11 +75,11 @@ rule measure_efficacy:
         mem_mb=4000,
         runtime=120,
     params:
-        edits=number,
-        new_tokens=STUDY.settings["efficacy"]["new_tokens"],
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        device=lambda w: STUDY.settings["models"][w.model]["device"],
-        threads=THREADS,
+        link=lambda w: {
+            "edits": number(w),
+            "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
+        },
+        runtime=runtime,
         code=code("measure_efficacy.py"),
     message:
         "Probe all edits of {wildcards.editor} after {wildcards.edits} edits"

@@ -16,9 +16,7 @@ rule sample_contexts:
         runtime=30,
     params:
         settings=STUDY.settings["contexts"],
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        device=lambda w: STUDY.settings["models"][w.model]["device"],
-        threads=THREADS,
+        runtime=runtime,
         code=code("sample_contexts.py"),
     message:
         "Sample context templates from {wildcards.model}"
@@ -48,9 +46,7 @@ rule measure_moment:
         runtime=240,
     params:
         settings=STUDY.settings["moments"],
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        device=lambda w: STUDY.settings["models"][w.model]["device"],
-        threads=THREADS,
+        runtime=runtime,
         code=code("measure_moment.py"),
     message:
         "Measure the second moment of layer {wildcards.layer} of {wildcards.model}"
@@ -73,9 +69,7 @@ rule probe_known:
         mem_mb=4000,
         runtime=60,
     params:
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        device=lambda w: STUDY.settings["models"][w.model]["device"],
-        threads=THREADS,
+        runtime=runtime,
         code=code("probe_known.py"),
     message:
         "Find the facts of {wildcards.dataset} that {wildcards.model} knows"
@@ -100,12 +94,12 @@ rule measure_reference:
         mem_mb=4000,
         runtime=60,
     params:
-        start=lambda w: max(STUDY.upto(number(w) - 1), default=0),
-        edits=number,
-        new_tokens=STUDY.settings["efficacy"]["new_tokens"],
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        device=lambda w: STUDY.settings["models"][w.model]["device"],
-        threads=THREADS,
+        link=lambda w: {
+            "start": max(STUDY.upto(number(w) - 1), default=0),
+            "edits": number(w),
+            "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
+        },
+        runtime=runtime,
         code=code("measure_reference.py"),
     message:
         "Probe the unedited {wildcards.model} on the facts up to number {wildcards.edits}"

@@ -43,10 +43,7 @@ rule gather:
     conda:
         "../../envs/report.yaml"
     params:
-        suites={
-            name: STUDY.settings["suites"][name]["tasks"]
-            for name in STUDY.run["suites"]
-        },
+        suites={name: STUDY.settings["suites"][name]["tasks"] for name in STUDY.run["suites"]},
         folders={name: task_folders(name) for name in STUDY.run["suites"]},
         code=code("gather.py"),
     message:
@@ -58,9 +55,7 @@ rule gather:
 rule report:
     input:
         tables=expand("results/tables/{table}.parquet", table=TABLES),
-        models=expand(
-            "resources/models/{model}/manifest.json", model=STUDY.run["models"]
-        ),
+        models=expand("resources/models/{model}/manifest.json", model=STUDY.run["models"]),
         sequences=expand(
             "results/sequences/{dataset}/seed-{seed}.parquet",
             dataset=STUDY.run["datasets"],

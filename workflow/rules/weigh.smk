@@ -18,8 +18,7 @@ rule weigh:
         runtime=60,
     params:
         settings=STUDY.settings["weights"],
-        dtype=lambda w: STUDY.settings["models"][w.model]["dtype"],
-        threads=THREADS,
+        runtime=runtime,
         code=code("weigh.py"),
     message:
         "Weigh {wildcards.editor} after {wildcards.edits} edits"

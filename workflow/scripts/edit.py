@@ -5,7 +5,7 @@ from pathlib import Path
 from collateral.chain import LinkFiles, edit_link
 from collateral.joblog import job
 
-with job(snakemake.log[0], snakemake.params.threads):
+with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     params, given, made = snakemake.params, snakemake.input, snakemake.output
     edit_link(
         LinkFiles(
@@ -21,12 +21,9 @@ with job(snakemake.log[0], snakemake.params.threads):
             like=[Path(path) for path in given.like],
         ),
         recipe=params.recipe,
-        start=params.start,
-        edits=params.edits,
-        seed=params.seed,
-        new_tokens=params.new_tokens,
-        dtype=params.dtype,
-        device=params.device,
+        **params.link,
+        dtype=params.runtime["dtype"],
+        device=params.runtime["device"],
         delta=Path(made.delta),
         state=Path(made.state),
         records=Path(made.records),

@@ -8,4 +8,4 @@ from collateral.joblog import job
 with job(snakemake.log[0]):
     deltas = [Path(path) for path in snakemake.input.deltas]
     model = Path(snakemake.input.model).parent
-    export_checkpoint(model, deltas, snakemake.params.dtype, Path(snakemake.output[0]))
+    export_checkpoint(model, deltas, snakemake.params.runtime["dtype"], Path(snakemake.output[0]))

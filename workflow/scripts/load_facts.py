@@ -7,5 +7,8 @@ from collateral.joblog import job
 from collateral.sources.formats import load_facts
 
 with job(snakemake.log[0]):
-    facts = load_facts(snakemake.params.loader, Path(snakemake.params.path), snakemake.params.limit)
-    write_facts(facts, Path(snakemake.output[0]), {"loader": snakemake.params.loader})
+    dataset = snakemake.params.dataset
+    first = Path(snakemake.input[0])
+    path = first.parent if len(snakemake.input) > 1 else first
+    facts = load_facts(dataset["loader"], path, dataset["limit"])
+    write_facts(facts, Path(snakemake.output[0]), {"loader": dataset["loader"]})

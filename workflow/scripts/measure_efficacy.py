@@ -9,12 +9,14 @@ from collateral.models import load_model
 from collateral.sequences import chosen_facts
 from collateral.session import apply_chain
 
-with job(snakemake.log[0], snakemake.params.threads):
+with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     params, given = snakemake.params, snakemake.input
     facts = {fact.fact_id: fact for fact in read_facts(Path(given.facts))}
     known = Path(str(given.known)) if given.known else None
-    chosen = chosen_facts(facts, Path(given.sequence), known, params.edits)
+    chosen = chosen_facts(facts, Path(given.sequence), known, params.link["edits"])
     reference = read_reference([Path(path) for path in given.reference])
-    model = load_model(Path(given.model).parent, params.dtype, params.device)
+    model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
     apply_chain(model, [Path(path) for path in given.deltas])
-    write_rows(measure_facts(model, chosen, "now", params.new_tokens, reference), Path(snakemake.output[0]))
+    write_rows(
+        measure_facts(model, chosen, "now", params.link["new_tokens"], reference), Path(snakemake.output[0])
+    )

@@ -7,9 +7,9 @@ from collateral.models import load_model
 from collateral.moments import measure_moment, write_moment
 from collateral.texts import documents
 
-with job(snakemake.log[0], snakemake.params.threads):
+with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     params = snakemake.params
-    model = load_model(Path(snakemake.input.model).parent, params.dtype, params.device)
+    model = load_model(Path(snakemake.input.model).parent, params.runtime["dtype"], params.runtime["device"])
     layer = int(snakemake.wildcards.layer)
     settings = dict(params.settings)
     texts = documents(

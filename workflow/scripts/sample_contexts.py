@@ -6,9 +6,9 @@ from collateral.contexts import checked_templates, sample_templates, write_templ
 from collateral.joblog import job
 from collateral.models import load_model
 
-with job(snakemake.log[0], snakemake.params.threads):
+with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     params = snakemake.params
-    model = load_model(Path(snakemake.input.model).parent, params.dtype, params.device)
+    model = load_model(Path(snakemake.input.model).parent, params.runtime["dtype"], params.runtime["device"])
     settings = params.settings
     if settings["explicit"]:
         templates = checked_templates(settings["explicit"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from collateral.joblog import job
 from collateral.weights import weigh_checkpoint
 
-with job(snakemake.log[0], snakemake.params.threads):
+with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     weigh_checkpoint(
         Path(snakemake.input.model).parent,
         [Path(path) for path in snakemake.input.deltas],

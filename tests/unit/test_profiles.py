@@ -1,0 +1,44 @@
+"""Profiles: the default one is laid over any other, so it may hold only what is right everywhere."""
+
+from pathlib import Path
+
+import yaml
+
+from collateral.study import load_study
+
+ROOT = Path(__file__).parents[2]
+
+
+def profile(name):
+    return yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text())
+
+
+def test_default_profile_overrides_nothing_that_a_cluster_needs():
+    allowed = {
+        "rerun-triggers",
+        "max-checksum-file-size",
+        "rerun-incomplete",
+        "keep-going",
+        "show-failed-logs",
+    }
+    assert set(profile("default")) <= allowed
+    assert "code" not in profile("default")["rerun-triggers"]
+
+
+def test_slurm_profile_retries_in_the_profile_and_polls_without_accounting():
+    slurm = profile("slurm")
+    assert slurm["executor"] == "slurm"
+    assert slurm["slurm-status-command"] == "squeue"
+    assert slurm["retries"] >= 1
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    assert "retries:" not in rules
+
+
+def test_every_shipped_study_is_valid_on_top_of_the_default():
+    studies = sorted((ROOT / "config/studies").glob("*.yaml"))
+    assert studies
+    for path in studies:
+        merged = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+        for section, value in yaml.safe_load(path.read_text()).items():
+            merged[section] = {**merged.get(section, {}), **value}
+        load_study(merged, ROOT / "workflow/schemas/config.schema.yaml")
