@@ -14,8 +14,8 @@ from collateral.deltafile import write_increment
 from collateral.editing import Prepared
 from collateral.efficacy import measure_facts, read_reference, write_rows
 from collateral.facts import read_facts
-from collateral.files import sha256_file, write_json
-from collateral.modelfolder import folder_identity
+from collateral.files import sha256_file
+from collateral.modelfolder import write_manifest
 from collateral.models import load_model
 from collateral.recipes import load_method
 from collateral.regularizers import Regularizer
@@ -155,6 +155,5 @@ def export_checkpoint(model_folder: Path, deltas: Sequence[Path], dtype: str, fo
     apply_chain(model, deltas)
     model.network.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
     source = {"base_sha256": model.base_sha256, "deltas": [sha256_file(path) for path in deltas]}
-    write_json(folder / "manifest.json", {"source": source, "files": files, "sha256": folder_identity(files)})
+    write_manifest(folder, source)

@@ -201,6 +201,22 @@ def read_increment(path: Path) -> Increment:
     return Increment(Path(path), metadata, elements)
 
 
+def read_chain(paths: Sequence[Path], base_sha256: str) -> list[Increment]:
+    """Return the increments of a chain of files, all made from the model with this identity.
+
+    Raises:
+        CollateralError: a file is damaged, missing, or belongs to another model.
+    """
+    chain = [read_increment(path) for path in paths]
+    for one in chain:
+        if one.metadata["base_sha256"] != base_sha256:
+            raise CollateralError(
+                f"{one.path}: made from another base model (sha256 {one.metadata['base_sha256'][:12]}…, here "
+                f"{base_sha256[:12]}…); delete {one.path.parent.parent} and run again"
+            )
+    return chain
+
+
 def rebuild(
     base: Mapping[str, Tensor], increments: Sequence[Increment], *, check_base: bool = True
 ) -> dict[str, Tensor]:

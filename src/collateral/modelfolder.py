@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from collateral.errors import CollateralError
-from collateral.files import read_json, sha256_file
+from collateral.files import read_json, sha256_file, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,6 +31,18 @@ def verified_manifest(folder: Path) -> tuple[dict[str, str], str]:
         if sha256_file(path) != expected:
             raise CollateralError(f"{path}: its sha256 is not the manifest's; delete {folder} and run again")
     return manifest["files"], str(manifest["sha256"])
+
+
+def write_manifest(folder: Path, source: Mapping[str, Any]) -> None:
+    """Write manifest.json: where the folder's files came from, the sha256 of each, and one over all."""
+    files = {
+        path.name: sha256_file(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != "manifest.json" and not path.name.startswith(".")
+    }
+    write_json(
+        folder / "manifest.json", {"source": dict(source), "files": files, "sha256": folder_identity(files)}
+    )
 
 
 def described_source(folder: Path) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from collateral.errors import CollateralError, unknown_name
-from collateral.files import sha256_file, whole_file, write_json
-from collateral.modelfolder import folder_identity
+from collateral.files import sha256_file, whole_file
+from collateral.modelfolder import write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +38,11 @@ def fetch_model(source: Mapping[str, Any], folder: Path) -> None:
     if kind is None:
         raise unknown_name("model source", next(iter(source), ""), kinds)
     kinds[kind](source, folder)
-    files = {
-        path.name: sha256_file(path)
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != "manifest.json" and not path.name.startswith(".")
-    }
-    if not any(name.endswith(".safetensors") for name in files):
+    if not any(folder.glob("*.safetensors")):
         raise CollateralError(
             f"{folder}: the source {dict(source)} holds no safetensors; other formats are refused"
         )
-    write_json(
-        folder / "manifest.json",
-        {"source": dict(source), "files": files, "sha256": folder_identity(files)},
-    )
+    write_manifest(folder, source)
 
 
 def _from_folder(source: Mapping[str, Any], folder: Path) -> None:

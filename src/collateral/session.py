@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collateral.delta import Delta, snapshot
-from collateral.deltafile import read_increment, rebuild
+from collateral.deltafile import read_chain, rebuild
 from collateral.editing import EditingMethod, Prepared
 from collateral.errors import CollateralError
 from collateral.facts import Fact
@@ -60,13 +60,7 @@ def apply_chain(model: LanguageModel, paths: Sequence[Path]) -> None:
     Raises:
         CollateralError: a file is damaged, missing, or belongs to another model.
     """
-    increments = [read_increment(path) for path in paths]
-    for one in increments:
-        if one.metadata["base_sha256"] != model.base_sha256:
-            raise CollateralError(
-                f"{one.path}: made from another base model (sha256 {one.metadata['base_sha256'][:12]}…, here "
-                f"{model.base_sha256[:12]}…); delete {one.path.parent.parent} and run again"
-            )
+    increments = read_chain(paths, model.base_sha256)
     names = {name for one in increments for name in one.metadata["parameters"]}
     live = rebuild(snapshot(model, tuple(sorted(names))), increments)
     for name, values in live.items():

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from collateral.deltafile import read_increment, rebuild
-from collateral.errors import CollateralError
+from collateral.deltafile import read_chain, rebuild
 from collateral.files import whole_file
 from collateral.modelfolder import DTYPES, stored_tensor, verified_manifest
 
@@ -127,11 +126,8 @@ def weigh_checkpoint(
         weights: written: the statistics.
         heatmaps: written: mean |ΔW| by block.
     """
-    increments = [read_increment(path) for path in deltas]
     files, identity = verified_manifest(model_folder)
-    for one in increments:
-        if one.metadata["base_sha256"] != identity:
-            raise CollateralError(f"{one.path}: made from another base model; delete it and run again")
+    increments = read_chain(deltas, identity)
     names = sorted({name for one in increments for name in one.metadata["parameters"]})
     dtype = increments[-1].metadata["dtype"]
     base = {name: stored_tensor(model_folder, files, name).to(DTYPES[dtype]) for name in names}

@@ -1,5 +1,6 @@
 # The study's settings, wildcard constraints from them, and the functions that name files.
 
+import functools
 import re
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def unedited(name):
     return f"results/unedited/{{model}}/{name}"
 
 
+@functools.cache  # asked once a job, and a study has thousands
 def code(script, *modules):
     """Fingerprint of a rule's code: its script and all package files that it reaches."""
     return fingerprint(ROOT / "workflow/scripts" / script, *modules)
@@ -149,14 +151,15 @@ def task_folders(suite):
     return [str(locate(folder)) for folder in STUDY.settings["suites"][suite]["folders"]]
 
 
+@functools.cache
+def suite_texts(suite):
+    """Fingerprint of all files that decide what a suite's tasks ask."""
+    return task_fingerprint(STUDY.settings["suites"][suite]["tasks"], task_folders(suite))
+
+
 def suite_code(script):
     """Code and task texts of a suite: a changed prompt reruns the suite."""
-
-    def params(wildcards):
-        suite = STUDY.settings["suites"][wildcards.suite]
-        return f"{code(script)} {task_fingerprint(suite['tasks'], task_folders(wildcards.suite))}"
-
-    return params
+    return lambda wildcards: f"{code(script)} {suite_texts(wildcards.suite)}"
 
 
 def suite_settings(wildcards):
