@@ -5,7 +5,7 @@ that a layer takes, and in the closed form that turns keys and residual into an 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,39 +17,19 @@ from collateral.editing import Edit, Prepared, UnstableEditError
 from collateral.facts import Fact
 from collateral.models import LanguageModel
 from collateral.resume import Stem
-from collateral.targets import Objective, Site, Target, optimize_targets, target_record
+from collateral.targets import Searching, Site, Target, objective_of, optimize_targets, target_record
 
 Keys = Float[Tensor, "d_in facts"]
 Values = Float[Tensor, "d_out facts"]
 
 
 @runtime_checkable
-class MassMethod(Protocol):
-    """The settings that methods with several layers share; `collateral.targets.Objective` says what they mean."""
+class MassMethod(Searching, Protocol):
+    """The settings that methods with several layers share."""
 
     @property
     def layers(self) -> tuple[int, ...]:
         """Decoder layers, increasing."""
-
-    @property
-    def v_num_grad_steps(self) -> int:
-        """Loss evaluations."""
-
-    @property
-    def v_lr(self) -> float:
-        """Adam's learning rate."""
-
-    @property
-    def v_weight_decay(self) -> float:
-        """Factor of the size of delta."""
-
-    @property
-    def clamp_norm_factor(self) -> float:
-        """Bound of the size of delta."""
-
-    @property
-    def kl_factor(self) -> float:
-        """Factor of the essence drift."""
 
     @property
     def context_samples(self) -> int:
@@ -112,16 +92,7 @@ def edit_layers(
         relaxed: see `Objective`.
         remeasured: see `spread`.
     """
-    objective = Objective(
-        method.v_num_grad_steps,
-        method.v_lr,
-        method.v_weight_decay,
-        method.clamp_norm_factor,
-        method.kl_factor,
-        sites=sites,
-        nll_factor=nll_factor,
-        relaxed=relaxed,
-    )
+    objective = replace(objective_of(method), sites=sites, nll_factor=nll_factor, relaxed=relaxed)
     layers = method.layers
     templates = chosen_templates(prepared, method.context_samples)
     targets, stems = optimize_targets(model, facts, templates, layers[-1], objective, layers[0])

@@ -7,7 +7,7 @@ the edited layer, and each fact has its own Adam, its own clamp and its own end.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -55,6 +55,42 @@ class Objective:
     sites: tuple[Site, ...] = ("mlp",)
     nll_factor: float = 1.0
     relaxed: bool = False
+
+
+@runtime_checkable
+class Searching(Protocol):
+    """The settings that all methods with an inner optimisation share; `Objective` says what they mean."""
+
+    @property
+    def v_num_grad_steps(self) -> int:
+        """Loss evaluations."""
+
+    @property
+    def v_lr(self) -> float:
+        """Adam's learning rate."""
+
+    @property
+    def v_weight_decay(self) -> float:
+        """Factor of the size of delta."""
+
+    @property
+    def clamp_norm_factor(self) -> float:
+        """Bound of the size of delta."""
+
+    @property
+    def kl_factor(self) -> float:
+        """Factor of the essence drift."""
+
+
+def objective_of(method: Searching) -> Objective:
+    """Return the objective that a method's settings describe."""
+    return Objective(
+        method.v_num_grad_steps,
+        method.v_lr,
+        method.v_weight_decay,
+        method.clamp_norm_factor,
+        method.kl_factor,
+    )
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from collateral.delta import Delta, Factors
-from collateral.editing import Edit, Prepared, UnstableEditError
+from collateral.editing import Edit, Prepared
 from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.models import LanguageModel
 from collateral.ranges import checked
-from collateral.targets import Objective, optimize_target, target_record
+from collateral.rankone import Pair, insert
+from collateral.targets import Target
 
 
 @dataclass(frozen=True)
@@ -70,35 +69,19 @@ class RRome:
     ) -> Edit:
         """Return the rank-one update for one fact; the model is left as it was."""
         (fact,) = facts
-        name = model.down_name(self.layer)
-        objective = Objective(
-            self.v_num_grad_steps, self.v_lr, self.v_weight_decay, self.clamp_norm_factor, self.kl_factor
-        )
-        target = optimize_target(model, fact, prepared.templates, self.layer, objective)
+        return insert(self, model, fact, prepared, state, self._pair)
+
+    def _pair(self, target: Target) -> Pair:
         chosen = {"prefixed": slice(0, None), "sampled": slice(1, None), "bare": slice(0, 1)}[self.keys]
         keys, outputs = target.keys[chosen].float(), target.values[chosen].float()
         if not len(keys):
             raise CollateralError(
                 "r_rome: keys is 'sampled', but there are no sampled contexts; see contexts.lengths"
             )
-        key = keys.mean(dim=0)
-        direction = prepared.moment(self.layer).solve(key, self.mom2_ridge) if self.mom2_adjustment else key
-        u = direction / direction.norm()
-        overlap = torch.dot(key, u)
-        wanted = target.delta
+        key, shift = keys.mean(dim=0), target.delta
         if self.variant == "released":
-            wanted = wanted + target.values[0].float() - outputs.mean(dim=0)
-        v = wanted / overlap
-        if not torch.isfinite(v).all():
-            raise UnstableEditError(
-                f"fact '{fact.fact_id}': the update is not finite (k·u = {float(overlap)}); the model has collapsed: "
-                "lower the editor's last checkpoint"
-            )
-        record = {
-            **target_record(target),
-            "key_overlap": float(overlap),
-        }
-        return Edit(Delta({name: Factors(v[:, None], u[:, None])}), dict(state), record)
+            shift = shift + target.values[0].float() - outputs.mean(dim=0)
+        return Pair(key, key, shift, "the model has collapsed: lower the editor's last checkpoint")
 
 
 METHOD = RRome

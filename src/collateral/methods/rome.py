@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from collateral.delta import Delta, Factors
-from collateral.editing import Edit, Prepared, UnstableEditError
+from collateral.editing import Edit, Prepared
 from collateral.facts import Fact
 from collateral.models import LanguageModel
 from collateral.ranges import checked
-from collateral.targets import Objective, optimize_target, target_record
+from collateral.rankone import Pair, insert
+from collateral.targets import Target
+
+_REMEDY = "the key of the bare prompt is orthogonal to the mean key: let the prompt start before its subject"
 
 
 @dataclass(frozen=True)
@@ -64,29 +65,13 @@ class Rome:
     ) -> Edit:
         """Return the rank-one update for one fact; the model is left as it was."""
         (fact,) = facts
-        name = model.down_name(self.layer)
-        objective = Objective(
-            self.v_num_grad_steps, self.v_lr, self.v_weight_decay, self.clamp_norm_factor, self.kl_factor
-        )
-        target = optimize_target(model, fact, prepared.templates, self.layer, objective)
-        mean_key = target.keys.float().mean(dim=0)
-        direction = (
-            prepared.moment(self.layer).solve(mean_key, self.mom2_ridge) if self.mom2_adjustment else mean_key
-        )
-        u = direction / direction.norm()
-        key = target.keys[0].float()
-        overlap = torch.dot(key, u)
-        v = target.delta / overlap  # v* - W k = delta, because h_0 is the MLP output at k itself
-        if not torch.isfinite(v).all():
-            raise UnstableEditError(
-                f"fact '{fact.fact_id}': the update is not finite (k·u = {float(overlap)}); the key of the bare "
-                "prompt is orthogonal to the mean key: let the prompt start before its subject"
-            )
-        record = {
-            **target_record(target),
-            "key_overlap": float(overlap),
-        }
-        return Edit(Delta({name: Factors(v[:, None], u[:, None])}), dict(state), record)
+        return insert(self, model, fact, prepared, state, self._pair)
+
+    @staticmethod
+    def _pair(target: Target) -> Pair:
+        keys = target.keys.float()
+        # v* - W k = delta, because h_0 is the MLP output at k itself
+        return Pair(keys.mean(dim=0), keys[0], target.delta, _REMEDY)
 
 
 METHOD = Rome
