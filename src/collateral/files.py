@@ -26,21 +26,30 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        if partial.stat().st_size == 0:
-            raise CollateralError(f"{path}: the writer produced an empty file; nothing was kept")
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself survives a power cut
-        finally:
-            os.close(folder)
+        put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Rename the finished file `partial` to `path`, of the same folder; a power cut leaves one or the other.
+
+    Raises:
+        CollateralError: `partial` is empty.
+    """
+    if partial.stat().st_size == 0:
+        raise CollateralError(f"{path}: the writer produced an empty file; nothing was kept")
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself survives a power cut
+    finally:
+        os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:
