@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from collateral.benchmarks.rerouting import Prepared
 from collateral.errors import CollateralError
 from collateral.files import whole_file, write_json
 from collateral.models import LanguageModel
@@ -25,7 +26,11 @@ ITEM_SCHEMA = {
 
 
 def evaluate(
-    model: LanguageModel, suite: Mapping[str, Any], folders: Sequence[Path], adapted: bool = False
+    model: LanguageModel,
+    suite: Mapping[str, Any],
+    folders: Sequence[Path],
+    adapted: bool = False,
+    data: Prepared | None = None,
 ) -> dict[str, Any]:
     """Return lm-eval's result for one suite, samples included, with a fixed batch size and fixed seeds.
 
@@ -34,6 +39,7 @@ def evaluate(
         suite: `tasks`, `batch_size`, and optionally `limit` and `num_fewshot`.
         folders: folders with task YAML files, searched before lm-eval's own tasks.
         adapted: the model carries an adapter, which has to know where a prompt ends.
+        data: (benchmark, split) → prepared file, for the tasks on public data sets of the catalogue.
 
     Raises:
         CollateralError: a task has no items, or no result came back.
@@ -41,11 +47,12 @@ def evaluate(
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
+    shots = suite.get("num_fewshot")
     # No response cache: lm-eval's key lacks the model, so one checkpoint would be served another's answers.
     result = simple_evaluate(
         model=_language_model(model, suite["batch_size"], adapted),
-        tasks=list(load_tasks(suite["tasks"], folders).values()),
-        num_fewshot=suite.get("num_fewshot"),
+        tasks=list(load_tasks(suite["tasks"], folders, data, shots).values()),
+        num_fewshot=shots,
         limit=suite.get("limit"),
         log_samples=True,
         bootstrap_iters=100,

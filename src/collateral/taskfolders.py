@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from collateral.benchmarks.catalogue import known_tasks
+from collateral.benchmarks.rerouting import Prepared, leaves, needs, needs_of_known, prepared_data, redirect
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file
 
@@ -46,11 +48,23 @@ class _Entry:
     sources: tuple[Path, ...]
 
 
-def load_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, Any]:
+def load_tasks(
+    names: Sequence[str],
+    folders: Sequence[Path] = (),
+    data: Prepared | None = None,
+    num_fewshot: int | None = None,
+) -> dict[str, Any]:
     """Return name → lm-eval Task (or Group), for `simple_evaluate(tasks=list(loaded.values()))`.
 
     A name is looked up in the last folder first, then in the earlier ones, in this package, and in lm-eval.
     A group of a folder is replaced by its tasks; a group of lm-eval stays one object, with its own aggregate.
+
+    Args:
+        names: of tasks and groups.
+        folders: folders with task YAML files.
+        data: (benchmark, split) → prepared file. Tasks on a data set of the catalogue read these and nothing else;
+            their prompts and metrics stay as they are. None: lm-eval fetches what it needs from the hub by itself.
+        num_fewshot: of the suite; decides whether the examples' split is needed.
 
     Raises:
         CollateralError: a name is unknown (the nearest is named), a YAML file is broken, or a data file is missing.
@@ -63,13 +77,20 @@ def load_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, 
     if ours:
         manager = TaskManager(include_path=[EMBEDDED, *folders], include_defaults=False)
         # A group member may override keys of its YAML file: this is how the absolute data paths get in.
-        members = [{"task": name, **_absolute_data(index[name])} for name in ours]
+        members = [
+            {
+                "task": name,
+                **_absolute_data(index[name]),
+                **prepared_data(name, index[name].config, data, num_fewshot),
+            }
+            for name in ours
+        ]
         loaded |= manager.load([{"group": "folders", "task": members}])["tasks"]
     theirs = [name for name in names if name not in index]
     if theirs:
         manager = TaskManager()
         for name in theirs:
-            loaded |= _load_default(manager, name, index)
+            loaded |= _load_default(manager, name, index, data, num_fewshot)
     return loaded
 
 
@@ -104,11 +125,48 @@ def chance_levels(name: str, folders: Sequence[Path] = ()) -> float | None:
     return float(chance)
 
 
+def benchmarks_of(
+    names: Sequence[str], folders: Sequence[Path] = (), num_fewshot: int | None = None
+) -> dict[str, list[str]]:
+    """Return benchmark → splits that the named tasks need prepared, both sorted.
+
+    A name that neither the folders nor `benchmarks/tasks.yaml` know is looked up in lm-eval, which takes seconds.
+
+    Raises:
+        CollateralError: a name is unknown, or a YAML file is broken.
+    """
+    index = _index(folders)
+    found: dict[str, set[str]] = {}
+    unknown = []
+    for name in _members(names, index):
+        if name in index:
+            need = needs(index[name].config, num_fewshot)
+        elif name in known_tasks():
+            need = needs_of_known(name, num_fewshot)
+        else:
+            unknown.append(name)
+            continue
+        if need:
+            found.setdefault(need.benchmark, set()).update(need.splits)
+    if unknown:
+        from lm_eval.tasks import TaskManager
+
+        manager = TaskManager()
+        for name in unknown:
+            _checked(manager, name, index)
+            for leaf in leaves(manager, name):
+                need = needs(manager.task_index[leaf].cfg or {}, num_fewshot)
+                if need:
+                    found.setdefault(need.benchmark, set()).update(need.splits)
+    return {name: sorted(found[name]) for name in sorted(found)}
+
+
 def task_fingerprint(names: Sequence[str], folders: Sequence[Path] = ()) -> str:
     """Return the sha256 over all files that decide what the named tasks measure.
 
     These are the YAML file, what it includes, the Python files of its `!function` tags and its data files, by file
-    name and content and not by folder. A name that is in no folder counts with lm-eval's version.
+    name and content and not by folder. A name that is in no folder counts with lm-eval's version. Prepared files of
+    benchmarks are not among them: they are inputs of their own.
 
     Raises:
         CollateralError: a YAML file is broken or a data file is missing.
@@ -124,14 +182,21 @@ def task_fingerprint(names: Sequence[str], folders: Sequence[Path] = ()) -> str:
     return digest.hexdigest()
 
 
-def _load_default(manager: Any, name: str, index: Mapping[str, _Entry]) -> dict[str, Any]:
+def _load_default(
+    manager: Any, name: str, index: Mapping[str, _Entry], data: Prepared | None, num_fewshot: int | None
+) -> dict[str, Any]:
+    _checked(manager, name, index)
+    redirect(manager, name, data, num_fewshot)
+    built = manager.load([name])
+    group = built.get("groups", {}).get(name)
+    return {name: group} if group is not None else dict(built["tasks"])
+
+
+def _checked(manager: Any, name: str, index: Mapping[str, _Entry]) -> None:
     if name not in manager.all_tasks:
         # lm-eval has thousands of names: only those close to this one belong into a message.
         close = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.5)
         raise unknown_name("task", name, [*index, *close])
-    built = manager.load([name])
-    group = built.get("groups", {}).get(name)
-    return {name: group} if group is not None else dict(built["tasks"])
 
 
 def _members(names: Sequence[str], index: Mapping[str, _Entry]) -> Iterator[str]:

@@ -1,0 +1,192 @@
+"""The public evaluation sets by name: licence, citation, where the files are, and which tasks read them. Torch-free.
+
+The data are `catalogue.yaml` (benchmarks) and `tasks.yaml` (lm-eval's own tasks, as far as they are known by name).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from collateral.errors import CollateralError, unknown_name
+from collateral.files import sha256_file
+
+FOLDER = Path(__file__).parent
+_MIRROR_DEPTH = 3  # folders below the mirror in which a file is looked for
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One file as its publisher gives it; with neither `url` nor `hub` only a mirror can have it."""
+
+    file: str  # its name; for a file of the hub its path in the repository
+    sha256: str | None = None
+    url: str | None = None
+    hub: str | None = None  # data set repository, owner/name
+    revision: str | None = None  # 40 hexadecimal digits
+
+    @property
+    def name(self) -> str:
+        """Return the name under which the file is stored and looked for in a mirror."""
+        return self.file.rpartition("/")[2]
+
+    def request(self) -> dict[str, str]:
+        """Return what a download needs to know: the keys that are set."""
+        found = {"hub": self.hub, "revision": self.revision, "url": self.url, "file": self.file}
+        return {key: value for key, value in {**found, "sha256": self.sha256}.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One way to a split's rows: raw files, and the form (a converter's name) that reads them together."""
+
+    form: str
+    files: tuple[RawFile, ...]
+
+    @property
+    def reachable(self) -> bool:
+        """Return whether every file has an address."""
+        return all(raw.url or raw.hub for raw in self.files)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A public evaluation set."""
+
+    name: str
+    licence: str
+    citation: str
+    home: str
+    fields: tuple[str, ...]  # of a prepared row
+    stands_in_for: tuple[tuple[str, str | None], ...]  # (dataset_path, dataset_name) of task files
+    splits: Mapping[str, tuple[Source, ...]]  # the first source is the preferred one
+
+
+@dataclass(frozen=True)
+class KnownTask:
+    """What a report and a plan need to know of one of lm-eval's own tasks."""
+
+    benchmark: str
+    split: str  # that is scored
+    examples: str | None  # the split of the few-shot examples
+    shots: int  # few-shot examples where a suite says nothing
+    ability: str
+    primary: str
+    higher_is_better: bool
+    chance: float | None
+
+
+@cache
+def catalogue() -> Mapping[str, Benchmark]:
+    """Return name → benchmark, in the order of the file."""
+    return {name: _benchmark(name, entry) for name, entry in _read("catalogue.yaml").items()}
+
+
+@cache
+def known_tasks() -> Mapping[str, KnownTask]:
+    """Return name → what is known of lm-eval's own tasks."""
+    return {
+        name: KnownTask(
+            benchmark=entry["benchmark"],
+            split=entry["split"],
+            examples=entry.get("examples"),
+            shots=int(entry.get("shots", 0)),
+            ability=entry["ability"],
+            primary=entry["primary"],
+            higher_is_better=bool(entry.get("higher_is_better", True)),
+            chance=entry.get("chance"),
+        )
+        for name, entry in _read("tasks.yaml").items()
+    }
+
+
+def benchmark(name: str) -> Benchmark:
+    """Return a benchmark by name.
+
+    Raises:
+        CollateralError: the catalogue has no such name (the nearest is named).
+    """
+    found = catalogue().get(name)
+    if found is None:
+        raise unknown_name("benchmark", name, catalogue())
+    return found
+
+
+def standing_in(dataset_path: str | None, dataset_name: str | None) -> str | None:
+    """Return the benchmark whose prepared files replace a task file's data set; None if there is none."""
+    for name, found in catalogue().items():
+        if (dataset_path, dataset_name) in found.stands_in_for:
+            return name
+    return None
+
+
+def sources_of(name: str, split: str) -> tuple[Source, ...]:
+    """Return the sources of a split, the preferred one first.
+
+    Raises:
+        CollateralError: the benchmark has no such split.
+    """
+    splits = benchmark(name).splits
+    if split not in splits:
+        raise unknown_name(f"split of the benchmark '{name}'", split, splits)
+    return splits[split]
+
+
+def chosen(name: str, split: str, mirror: Path | None = None) -> Source:
+    """Return the source to use: the first that the mirror holds whole, else the first with addresses.
+
+    A file of the mirror counts if its name and its sha256 are those of the catalogue; a file without a sha256 in
+    the catalogue is never taken from a mirror.
+
+    Raises:
+        CollateralError: every source needs a mirror, and it lacks a file; the message names the files.
+    """
+    sources = sources_of(name, split)
+    if mirror is not None:
+        held = [source for source in sources if all(_in_mirror(raw, mirror) for raw in source.files)]
+        if held:
+            return held[0]
+    for source in sources:
+        if source.reachable:
+            return source
+    wanted = " and ".join(f"{raw.name} (sha256 {raw.sha256})" for raw in sources[0].files)
+    where = f"{mirror} does not hold" if mirror else "no address is known: set `mirror` to a folder with"
+    raise CollateralError(f"benchmark '{name}', split '{split}': {where} {wanted}")
+
+
+def _in_mirror(raw: RawFile, mirror: Path) -> bool:
+    patterns = ["/".join(["*"] * depth + [raw.name]) for depth in range(_MIRROR_DEPTH + 1)]
+    found = [path for pattern in patterns for path in sorted(mirror.glob(pattern)) if path.is_file()]
+    return raw.sha256 is not None and any(sha256_file(path) == raw.sha256 for path in found)
+
+
+def _read(name: str) -> dict[str, dict[str, Any]]:
+    entries = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    return dict(entries)
+
+
+def _benchmark(name: str, entry: Mapping[str, Any]) -> Benchmark:
+    return Benchmark(
+        name=name,
+        licence=entry["licence"],
+        citation=entry["citation"],
+        home=entry["home"],
+        fields=tuple(entry["fields"]),
+        stands_in_for=tuple((pair["path"], pair.get("name")) for pair in entry.get("stands_in_for", ())),
+        splits={split: _sources(about["sources"]) for split, about in entry["splits"].items()},
+    )
+
+
+def _sources(entries: Sequence[Mapping[str, Any]]) -> tuple[Source, ...]:
+    return tuple(
+        Source(entry["form"], tuple(_raw_file(raw) for raw in entry.get("files", [entry])))
+        for entry in entries
+    )
+
+
+def _raw_file(entry: Mapping[str, Any]) -> RawFile:
+    file = entry.get("file") or str(entry["url"]).rpartition("/")[2]
+    return RawFile(file, entry.get("sha256"), entry.get("url"), entry.get("hub"), entry.get("revision"))
