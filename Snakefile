@@ -4,6 +4,7 @@
 # Which file from which: workflow/rules/    How: src/collateral/    With what means: profiles/
 #
 # resources/models/{model}/manifest.json                       the model's files, by sha256
+# resources/downloads/                                         what came from the network or a mirror, as it came
 # resources/datasets/{dataset}.parquet                         one row a fact
 # results/sequences/{dataset}/seed-{seed}.parquet              the order of the edits
 # results/prepared/{model}/                                    contexts, moments, known facts: once per model
@@ -11,6 +12,7 @@
 # results/edited/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/
 #     delta.parquet  state.safetensors  edits.parquet  after-edit.parquet
 #     efficacy.parquet  weights.parquet  heatmap.parquet  abilities/{suite}.json  abilities/{suite}.items.parquet
+# results/edited/…/{editor}/singles-{edits}/                   edits from W_0, one at a time: edits, after-edit, single-weights
 # results/tables/*.parquet                                     one row a number, with its full key
 # results/report/index.html                                    the report; figures/ holds CSV and SVG
 

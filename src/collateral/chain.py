@@ -11,7 +11,7 @@ from collateral.contexts import read_templates
 from collateral.delta import restore, snapshot
 from collateral.deltafile import read_increment, write_increment
 from collateral.editing import Prepared
-from collateral.efficacy import measure_facts, read_reference, write_rows
+from collateral.efficacy import Reference, measure_facts, read_reference, write_rows
 from collateral.errors import CollateralError
 from collateral.facts import read_facts
 from collateral.files import sha256_file
@@ -46,9 +46,9 @@ class LinkFiles:
         moments: second moments, one file a layer.
         hypernetwork: trained weights of an editor that learns to edit.
         reference: the unedited model's probes of this link's facts.
+        like: the steps of the editor that a placebo imitates.
         deltas: the earlier increments that this one adds to, in order.
         state: the method's state after the last of them.
-        like: the steps of the editor that a placebo imitates.
     """
 
     model: Path
@@ -59,9 +59,9 @@ class LinkFiles:
     moments: Sequence[Path]
     hypernetwork: Path | None
     reference: Sequence[Path]
-    deltas: Sequence[Path]
-    state: Path | None
     like: Sequence[Path]
+    deltas: Sequence[Path] = ()
+    state: Path | None = None
 
 
 def edit_link(
@@ -99,16 +99,7 @@ def edit_link(
         CollateralError: any input is damaged or does not belong to the others.
     """
     settings_sha256 = recipe_sha256(recipe)
-    facts = {fact.fact_id: fact for fact in read_facts(files.facts)}
-    chosen = chosen_facts(facts, files.sequence, files.known, edits)[start:]
-    reference = read_reference(files.reference)
-    editor = Recipe(
-        load_method(recipe["method"], recipe["settings"]),
-        Regularizer(**recipe["regularizer"]),
-        recipe["batch_size"],
-        recipe["unstable"]["action"] == "skip",
-        recipe["unstable"]["limit"],
-    )
+    editor, chosen, reference = begin(files, recipe, start, edits)
     model = load_model(files.model, dtype, device)
     names = editor.method.parameters(model)
     original = snapshot(model, names) if editor.needs_original else {}
@@ -125,7 +116,7 @@ def edit_link(
         model,
         editor,
         chosen,
-        _prepared(files),
+        prepared(files),
         carried,
         original=original,
         seed=seed,
@@ -145,7 +136,24 @@ def edit_link(
     write_increment(delta, link.before, link.after, about)
 
 
-def _prepared(files: LinkFiles) -> Prepared:
+def begin(
+    files: LinkFiles, recipe: Mapping[str, Any], start: int, edits: int
+) -> tuple[Recipe, list[Numbered], Reference]:
+    """Return the editor, the facts number `start + 1` to `edits`, and the unedited model's probes of them."""
+    facts = {fact.fact_id: fact for fact in read_facts(files.facts)}
+    chosen = chosen_facts(facts, files.sequence, files.known, edits)[start:]
+    editor = Recipe(
+        load_method(recipe["method"], recipe["settings"]),
+        Regularizer(**recipe["regularizer"]),
+        recipe["batch_size"],
+        recipe["unstable"]["action"] == "skip",
+        recipe["unstable"]["limit"],
+    )
+    return editor, chosen, read_reference(files.reference)
+
+
+def prepared(files: LinkFiles) -> Prepared:
+    """Return what was computed from the unedited model, and the step norms that a placebo takes."""
     norms: dict[str, float] = {}
     for path in files.like:
         table = pl.read_parquet(path, columns=["fact_id", "update_norm"])

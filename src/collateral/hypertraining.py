@@ -22,7 +22,7 @@ from collateral.joblog import NOTE
 from collateral.methods.mend import Mend
 from collateral.models import LanguageModel, load_model
 from collateral.recipes import load_method
-from collateral.sequences import derive_seed, last_facts
+from collateral.sequences import derive_seed, last_facts, sampled_facts
 from collateral.tensorfile import read_tensors, write_tensors
 from collateral.tokens import tokenize
 
@@ -38,6 +38,7 @@ def train_hypernetwork(
     facts: Path,
     sequence: Path,
     known: Path | None,
+    training: Path | None,
     settings: Mapping[str, Any],
     seed: int,
     edits: int,
@@ -46,13 +47,14 @@ def train_hypernetwork(
     device: str,
     archive: Path,
 ) -> None:
-    """Train MEND's hypernetwork on the last facts of a sequence and write it.
+    """Train MEND's hypernetwork on facts of its own, or on the last of a sequence, and write it.
 
     Args:
         model: the model's folder.
         facts: the data set.
         sequence: the order of the edits.
         known: what the unedited model knows; None takes every fact.
+        training: further facts, to train on; None takes the last of the sequence.
         settings: of MEND.
         seed: of the study.
         edits: last checkpoint of the editor: the first so many facts are not trained on.
@@ -65,8 +67,11 @@ def train_hypernetwork(
         CollateralError: there are too few facts, or the training diverges.
     """
     mend: Mend = load_method("mend", settings)
-    by_id = {fact.fact_id: fact for fact in read_facts(facts)}
-    chosen = last_facts(by_id, sequence, known, mend.training_facts, edits)
+    by_id = {fact.fact_id: fact for fact in read_facts(training or facts)}
+    if training:
+        chosen = sampled_facts(by_id, seed, mend.training_facts, training)
+    else:
+        chosen = last_facts(by_id, sequence, known, mend.training_facts, edits)
     Training(load_model(model, dtype, device), chosen, mend, seed, archive, f"{code} {dtype} {device}").run()
 
 

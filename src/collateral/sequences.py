@@ -105,6 +105,25 @@ def chosen_facts(
     return list(enumerate(chosen, start=1))
 
 
+def facts_between(
+    facts: Mapping[str, Fact], sequence: Path, known: Path | None, start: int, end: int
+) -> list[tuple[int, Fact]]:
+    """Return the (number, fact) of a sequence from number `start + 1` to `end`, as far as there are any.
+
+    Args:
+        facts: the data set by fact_id.
+        sequence: file of the permutation.
+        known: file of what the unedited model knows; None takes every fact.
+        start: number of the last fact before them.
+        end: number of the last of them.
+
+    Raises:
+        CollateralError: the sequence belongs to another data set.
+    """
+    chosen = _looked_up(facts, _order(sequence, known)[start:end], sequence)
+    return list(enumerate(chosen, start=start + 1))
+
+
 def last_facts(
     facts: Mapping[str, Fact], sequence: Path, known: Path | None, count: int, edits: int
 ) -> list[Fact]:
@@ -129,6 +148,26 @@ def last_facts(
             "larger data set"
         )
     return _looked_up(facts, wanted[len(wanted) - count :], sequence)
+
+
+def sampled_facts(facts: Mapping[str, Fact], seed: int, count: int, path: Path) -> list[Fact]:
+    """Return `count` facts in seeded order, to train on, from a file of their own.
+
+    Args:
+        facts: the facts to train on by fact_id.
+        seed: of the study.
+        count: number of facts to train on.
+        path: of the file, for the message.
+
+    Raises:
+        CollateralError: there are fewer facts.
+    """
+    wanted: list[str] = permutation(list(facts.values()), seed, "keep")["fact_id"].to_list()
+    if count > len(wanted):
+        raise CollateralError(
+            f"{path}: training_facts is {count}, but the file has {len(wanted)} facts; lower training_facts"
+        )
+    return [facts[fact_id] for fact_id in wanted[:count]]
 
 
 def _order(sequence: Path, known: Path | None) -> list[str]:

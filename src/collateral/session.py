@@ -129,7 +129,8 @@ def run_link(
     records: list[dict[str, Any]] = []
     size = recipe.batch_size
     groups = [facts[i : i + size] for i in range(0, len(facts), size)]
-    for group in tqdm(groups, desc="edit", unit="operation", disable=None):
+    quiet = True if len(groups) == 1 else None  # None: shown where there is a terminal
+    for group in tqdm(groups, desc="edit", unit="operation", disable=quiet):
         live = snapshot(model, tuple(original)) if replaces(recipe.method) else {}
         try:
             delta, edit = _operation(model, recipe, group, prepared, carried, original, seed)

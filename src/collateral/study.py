@@ -1,19 +1,23 @@
-"""A study's settings: read, filled with defaults, checked against the schema and against each other. Torch-free."""
+"""What a study consists of: its chains, their checkpoints, and what is measured at each. Torch-free."""
 
-import copy
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jsonschema
-import yaml
-
-from collateral.errors import CollateralError, unknown_name
-from collateral.recipes import checked_settings, edited_layers, is_flagged, moment_layers
+from collateral.recipes import is_flagged, moment_layers
 
 Settings = dict[str, Any]
+PRODUCT = ("models", "datasets", "seeds", "editors")
+
+
+class Cell(NamedTuple):
+    """One chain of edits: what a study is a set of."""
+
+    model: str
+    dataset: str
+    seed: int
+    editor: str
 
 
 @dataclass(frozen=True)
@@ -26,27 +30,68 @@ class Study:
 
     settings: Settings
 
+    @functools.cached_property
+    def parts(self) -> dict[str, Settings]:
+        """Return the study's experiments by name: products, with the keys that they leave out from `study`."""
+        common = {name: value for name, value in self.settings["study"].items() if name != "parts"}
+        parts: dict[str, Settings] = self.settings["study"]["parts"]
+        return {name: {**common, **own} for name, own in parts.items()} or {"": common}
+
+    @functools.cached_property
+    def grid(self) -> dict[Cell, dict[int, list[str]]]:
+        """Return chain → number of edits → suites, numbers increasing; parts that name one chain share it."""
+        found: dict[Cell, dict[int, list[str]]] = {}
+        for part in self.parts.values():
+            for model in part["models"]:
+                for dataset in part["datasets"]:
+                    for seed in part["seeds"]:
+                        for editor in part["editors"]:
+                            own = found.setdefault(Cell(model, dataset, seed, editor), {})
+                            for edits in self.part_checkpoints(part, editor):
+                                own.setdefault(edits, [])
+                                own[edits] += [suite for suite in part["suites"] if suite not in own[edits]]
+        return {cell: dict(sorted(own.items())) for cell, own in found.items()}
+
+    def part_checkpoints(self, part: Settings, editor: str) -> list[int]:
+        """Return the checkpoints of an editor in one part: the part's, its last, or the editor's own."""
+        own: str | list[int] = self.settings["editors"][editor]["checkpoints"]
+        if isinstance(own, list):
+            return own
+        grid: list[int] = part["checkpoints"]
+        return grid if own == "all" else grid[-1:]
+
+    def names(self, kind: str) -> list[Any]:
+        """Return what the parts name under `models`, `datasets`, `seeds`, `editors` or `suites`, each once."""
+        return list(dict.fromkeys(name for part in self.parts.values() for name in part[kind]))
+
     @property
-    def run(self) -> Settings:
-        """Return the `study` section."""
-        chosen: Settings = self.settings["study"]
-        return chosen
+    def cells(self) -> list[Cell]:
+        """Return all chains."""
+        return list(self.grid)
 
-    def checkpoints(self, editor: str) -> list[int]:
-        """Return the checkpoints of one editor, increasing."""
-        grid: list[int] = self.run["checkpoints"]
-        own = self.settings["editors"][editor]["checkpoints"]
-        if isinstance(own, str):
-            return grid if own == "all" else grid[-1:]
-        return list(own)
+    def is_single(self, editor: str) -> bool:
+        """Return whether each operation of an editor starts from W_0, so that there is no chain."""
+        own: str = self.settings["editors"][editor]["editing"]
+        return own == "single"
 
-    def earlier(self, editor: str, edits: int) -> list[int]:
-        """Return the editor's checkpoints before `edits`."""
-        return [one for one in self.checkpoints(editor) if one < edits]
+    def checkpoints(self, cell: Cell) -> list[int]:
+        """Return the checkpoints of one chain, increasing."""
+        return list(self.grid[cell])
 
-    def upto(self, edits: int) -> list[int]:
-        """Return the study's checkpoints up to and including `edits`."""
-        return [one for one in self.run["checkpoints"] if one <= edits]
+    def earlier(self, cell: Cell, edits: int) -> list[int]:
+        """Return the chain's checkpoints before `edits`."""
+        return [one for one in self.grid[cell] if one < edits]
+
+    def suites(self, cell: Cell, edits: int) -> list[str]:
+        """Return what is evaluated at a checkpoint."""
+        return self.grid[cell][edits]
+
+    def model_suites(self, model: str) -> list[str]:
+        """Return what the unedited model is evaluated on: all that any of its checkpoints is."""
+        own = (
+            suite for cell, grid in self.grid.items() if cell.model == model for suite in _flat(grid.values())
+        )
+        return list(dict.fromkeys(own))
 
     def recipe(self, model: str, editor: str) -> Settings:
         """Return method, all its settings on this model, regulariser and batch size of a named editor."""
@@ -91,10 +136,10 @@ class Study:
         recipe = self.recipe(model, editor)
         return {name: recipe[name] for name in ("method", "settings")}
 
-    def last_edit(self, model: str, learner: str) -> int:
-        """Return the largest checkpoint of the study's editors that use a hypernetwork."""
-        users = [one for one in self.run["editors"] if self.learner(model, one) == learner]
-        return max(max(self.checkpoints(one)) for one in users)
+    def last_edit(self, order: tuple[str, str, int], learner: str) -> int:
+        """Return the largest checkpoint of an order's editors that use a hypernetwork."""
+        users = [cell for cell in self.grid if cell[:3] == order]
+        return max(max(self.grid[one]) for one in users if self.learner(one.model, one.editor) == learner)
 
     def likeness(self, model: str, editor: str) -> str | None:
         """Return the editor whose step norms a placebo takes, if this one is a placebo."""
@@ -102,178 +147,17 @@ class Study:
         return like
 
 
-def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
-    """Return the checked study of a config.
+def _flat(lists: Iterable[list[str]]) -> Iterable[str]:
+    return (entry for own in lists for entry in own)
 
-    Raises:
-        CollateralError: one line that names the key, its value and what is allowed.
+
+def reference_blocks(edits: int) -> list[tuple[int, int]]:
+    """Return the blocks (start, end) of facts, number `start + 1` to `end`, that together hold the first `edits`.
+
+    The unedited model is probed in these blocks: 1, 2, 5, 10, 20, 50, … They are the same for every study, so that
+    no checkpoint of one editor changes what another editor's jobs read.
     """
-    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
-    settings: Settings = copy.deepcopy(dict(config))
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(
-        validator.iter_errors(settings), key=lambda error: (len(error.absolute_path), str(error.path))
-    )
-    if errors:
-        raise _schema_error(errors[0])
-    _fill(settings, schema, schema)
-    study = Study(settings)
-    _check_names(study)
-    _check_editors(study)
-    return study
-
-
-def _schema_error(error: Any) -> CollateralError:
-    where = ".".join(map(str, error.absolute_path)) or "the top level"
-    if error.validator == "additionalProperties":
-        valid = error.schema["properties"]
-        extra = next(key for key in error.instance if key not in valid)
-        return CollateralError(f"config: {unknown_name(f'key of {where}:', str(extra), valid)}")
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        return CollateralError(f"config: {where} lacks the key '{missing}'")
-    if error.validator == "oneOf":
-        ways = " or ".join(" + ".join(one["required"]) for one in error.validator_value)
-        return CollateralError(
-            f"config: {where} must have exactly one of: {ways} (it has {', '.join(error.instance)})"
-        )
-    if error.validator == "enum":
-        return CollateralError(
-            f"config: {unknown_name(f'value of {where}:', str(error.instance), error.validator_value)}"
-        )
-    text = error.schema.get("description", "")
-    return CollateralError(
-        f"config: {where} is {error.instance!r}: {error.message}. {text}".rstrip(". ") + "."
-    )
-
-
-def _fill(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
-    """Put the schema's defaults where a key is absent, at every level."""
-    if not isinstance(value, dict):
-        return
-    for key, own in schema.get("properties", {}).items():
-        if key not in value and "default" in own:
-            value[key] = copy.deepcopy(own["default"])
-        if key in value:
-            _fill(value[key], own, root)
-    extra = schema.get("additionalProperties")
-    if isinstance(extra, dict):
-        for entry in value.values():
-            _fill(entry, extra, root)
-
-
-def _check_names(study: Study) -> None:
-    for kind in ("models", "datasets", "editors", "suites"):
-        for name in study.run[kind]:
-            if name not in study.settings[kind]:
-                raise unknown_name(f"name in study.{kind}:", name, study.settings[kind])
-    _increasing("study.checkpoints", study.run["checkpoints"])
-
-
-def _increasing(key: str, values: Sequence[int]) -> None:
-    for earlier, later in itertools.pairwise(values):
-        if later <= earlier:
-            raise CollateralError(
-                f"config: {key} is {list(values)}: {later} follows {earlier}; checkpoints must increase"
-            )
-
-
-def _check_editors(study: Study) -> None:
-    grid = study.run["checkpoints"]
-    for editor in study.run["editors"]:
-        own = study.settings["editors"][editor]
-        _increasing(f"editors.{editor}.checkpoints", study.checkpoints(editor))
-        outside = [one for one in study.checkpoints(editor) if one not in grid]
-        if outside:
-            raise CollateralError(
-                f"config: editors.{editor}.checkpoints has {outside[0]}, which study.checkpoints {grid} lacks; add "
-                "it there"
-            )
-        for model in study.run["models"]:
-            recipe = study.recipe(model, editor)
-            checked_settings(recipe["method"], recipe["settings"], f"editor '{editor}' on model '{model}'")
-            _check_layers(study, model, editor, recipe)
-            _check_likeness(study, model, editor)
-            _check_training(study, editor, recipe)
-        if own["batch_size"] > 1 and not is_flagged(own["method"], "batches"):
-            raise CollateralError(
-                f"config: editors.{editor}.batch_size is {own['batch_size']}, but {own['method']} edits one fact at "
-                "a time; set it to 1"
-            )
-        if is_flagged(own["method"], "adapter") and own["regularizer"]["name"] != "none":
-            raise CollateralError(
-                f"config: editors.{editor}.regularizer is '{own['regularizer']['name']}', but {own['method']} "
-                "changes no weight that it could restrain; leave it out"
-            )
-        uneven = [one for one in study.checkpoints(editor) if one % own["batch_size"]]
-        if uneven:
-            raise CollateralError(
-                f"config: editors.{editor}: the checkpoint {uneven[0]} is not a multiple of batch_size "
-                f"{own['batch_size']}; give the editor its own checkpoints"
-            )
-
-
-def _check_layers(study: Study, model: str, editor: str, recipe: Settings) -> None:
-    known: int | None = study.settings["models"][model]["layers"]
-    for layer in edited_layers(recipe["method"], recipe["settings"]):
-        if known is not None and layer >= known:
-            raise CollateralError(
-                f"config: editor '{editor}' on model '{model}': layer {layer} is outside the model, which has layers "
-                f"0 to {known - 1}"
-            )
-
-
-def _check_likeness(study: Study, model: str, editor: str) -> None:
-    like = study.likeness(model, editor)
-    if like is None:
-        return
-    if like not in study.settings["editors"]:
-        raise unknown_name(f"editor in editors.{editor}.settings.like:", like, study.settings["editors"])
-    if study.likeness(model, like) is not None:
-        raise CollateralError(f"config: editors.{editor}.settings.like names '{like}', itself a placebo")
-    if not set(study.checkpoints(editor)) <= set(study.checkpoints(like)):
-        raise CollateralError(
-            f"config: editors.{editor} is a placebo like '{like}' but has checkpoints that '{like}' lacks"
-        )
-
-
-def _check_training(study: Study, editor: str, recipe: Settings) -> None:
-    if not study.is_flagged(editor, "hypernetwork"):
-        return
-    facts, last = recipe["settings"]["training_facts"], max(study.checkpoints(editor))
-    for dataset in study.run["datasets"]:
-        limit: int | None = study.settings["datasets"][dataset]["limit"]
-        if limit is not None and facts + last > limit:
-            raise CollateralError(
-                f"config: editors.{editor}: training_facts is {facts} and the last checkpoint {last}, but "
-                f"datasets.{dataset}.limit is {limit}, and a fact that was trained on is not edited; lower "
-                f"training_facts to {max(limit - last, 0)}, or raise the limit"
-            )
-
-
-def leaves(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (dotted key, schema) of every leaf key; names that a user gives stand as `*`."""
-    for key, own in schema.get("properties", {}).items():
-        below = f"{path}.{key}" if path else key
-        children = list(leaves(own, below))
-        yield from children or [(below, own)]
-    extra = schema.get("additionalProperties")
-    if isinstance(extra, dict) and "properties" in extra:
-        yield from leaves(extra, f"{path}.*")
-
-
-def key_table(schema: Mapping[str, Any]) -> str:
-    """Return the Markdown table of all keys: type, default, meaning."""
-    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for key, own in leaves(schema):
-        kind = own.get("type", " / ".join(map(str, own.get("enum", ["text"]))))
-        kind = " or ".join(kind) if isinstance(kind, list) else kind
-        default = f"`{_yaml_inline(own['default'])}`" if "default" in own else "–"
-        meaning = own.get("description", "").replace("|", r"\|")
-        lines.append(f"| `{key}` | {kind} | {default} | {meaning} |")
-    return "\n".join(lines) + "\n"
-
-
-def _yaml_inline(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
-    return text.removesuffix("...\n").strip()
+    ends: list[int] = []
+    while not ends or ends[-1] < edits:
+        ends.append((1, 2, 5)[len(ends) % 3] * 10 ** (len(ends) // 3))
+    return list(zip([0, *ends], ends, strict=False))

@@ -21,7 +21,8 @@ KEY: Columns = {
 }
 UNEDITED = "unedited"
 _EDITED = re.compile(
-    r"results/edited/(?P<model>[^/]+)/(?P<dataset>[^/]+)/seed-(?P<seed>\d+)/(?P<editor>[^/]+)/edits-(?P<edits>\d+)/"
+    r"results/edited/(?P<model>[^/]+)/(?P<dataset>[^/]+)/seed-(?P<seed>\d+)/(?P<editor>[^/]+)/"
+    r"(?:edits|singles)-(?P<edits>\d+)/"
 )
 _REFERENCE = re.compile(
     r"results/unedited/(?P<model>[^/]+)/(?P<dataset>[^/]+)/seed-(?P<seed>\d+)/edits-(?P<edits>\d+)/"
@@ -73,7 +74,9 @@ def _keyed(path: Path) -> pl.DataFrame:
 
 def stacked(paths: Sequence[Path]) -> pl.DataFrame:
     """Return all rows of some tables of one kind, each with its key."""
-    return pl.concat([_keyed(path) for path in paths], how="vertical") if paths else pl.DataFrame()
+    if not paths:
+        return pl.DataFrame(schema=KEY)
+    return pl.concat([_keyed(path) for path in paths], how="vertical")
 
 
 def abilities(paths: Sequence[Path], suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pl.DataFrame:
@@ -154,6 +157,8 @@ def items(paths: Sequence[Path]) -> pl.DataFrame:
     tables = [
         _keyed(path).with_columns(suite=pl.lit(path.name.removesuffix(".items.parquet"))) for path in paths
     ]
+    if not tables:
+        return pl.DataFrame(schema={**KEY, "suite": pl.String})
     table = pl.concat(tables)
     versions = table.group_by("suite", "task").agg(pl.col("task_hash").n_unique().alias("count"))
     mixed = versions.filter(pl.col("count") > 1)
@@ -166,8 +171,12 @@ def items(paths: Sequence[Path]) -> pl.DataFrame:
 
 
 def efficacy(now: Sequence[Path], after_edit: Sequence[Path], reference: Sequence[Path]) -> pl.DataFrame:
-    """Return one row per checkpoint, fact and probe: the unedited model, right after the edit, and now."""
-    return stacked([*now, *after_edit, *reference])
+    """Return one row per checkpoint, fact and probe: the unedited model, right after the edit, and now.
+
+    The unedited model was probed on blocks of facts; its rows are those of facts that were edited.
+    """
+    edited, before = stacked([*now, *after_edit]), stacked(reference)
+    return pl.concat([edited, before.join(edited, on=["model", "dataset", "seed", "fact_id"], how="semi")])
 
 
 def known_share(paths: Sequence[Path]) -> pl.DataFrame:

@@ -37,11 +37,41 @@ def statistics(
 ) -> list[Row]:
     """Return (statistic, threshold, value) rows for one matrix, with ΔW = after - before.
 
+    Those of `change_statistics`, and of each of W_0 (before), W (after) and ΔW (delta):
+
+    mean_abs_*           mean |W|: what the D4S paper calls the L1 norm
+    l1_*, fro_*, spectral_*   entrywise 1-norm, Frobenius norm, largest singular value
+
+    Args:
+        before: W_0.
+        after: W.
+        thresholds: of delta_share.
+        quantiles: of delta_quantile, in [0, 1].
+    """
+    rows = change_statistics(before, after, thresholds, quantiles)
+    old, new = _array(before), _array(after)
+    for name, matrix in (("before", old), ("after", new), ("delta", new - old)):
+        total = float(np.abs(matrix).sum())
+        rows += [
+            (f"mean_abs_{name}", None, total / matrix.size),
+            (f"l1_{name}", None, total),
+            (f"fro_{name}", None, float(np.linalg.norm(matrix))),
+            (f"spectral_{name}", None, spectral_norm(matrix)),
+        ]
+    return rows
+
+
+def change_statistics(
+    before: Float[Tensor, "d_out d_in"],
+    after: Float[Tensor, "d_out d_in"],
+    thresholds: Sequence[float],
+    quantiles: Sequence[float],
+) -> list[Row]:
+    """Return the rows that say how far the elements moved, and nothing of the matrices themselves.
+
     manhattan            sum |ΔW|                                        (RECT section 4.4, Table 1)
     delta_share t        share of delta = |ΔW / W_0| above t             (RECT section 4.4)
     delta_quantile q     q-quantile of delta
-    mean_abs_*           mean |W|: what the D4S paper calls the L1 norm
-    l1_*, fro_*, spectral_*   entrywise 1-norm, Frobenius norm, largest singular value
     nonzero_share        share of elements with ΔW != 0
     zero_weights         number of W_0 = 0, which have no delta and are left out of its share and quantiles
 
@@ -51,9 +81,8 @@ def statistics(
         thresholds: of delta_share.
         quantiles: of delta_quantile, in [0, 1].
     """
-    old, new = before.double().cpu().numpy(), after.double().cpu().numpy()
-    change = new - old
-    size = np.abs(change)
+    old, new = _array(before), _array(after)
+    size = np.abs(new - old)
     usable = old != 0
     delta = size[usable] / np.abs(old[usable])
     rows: list[Row] = [("manhattan", None, float(size.sum()))]
@@ -61,17 +90,14 @@ def statistics(
     if delta.size:
         levels = np.quantile(delta, quantiles)
         rows += [("delta_quantile", q, float(level)) for q, level in zip(quantiles, levels, strict=True)]
-    for name, matrix in (("before", old), ("after", new), ("delta", change)):
-        total = float(np.abs(matrix).sum())
-        rows += [
-            (f"mean_abs_{name}", None, total / matrix.size),
-            (f"l1_{name}", None, total),
-            (f"fro_{name}", None, float(np.linalg.norm(matrix))),
-            (f"spectral_{name}", None, spectral_norm(matrix)),
-        ]
-    rows.append(("nonzero_share", None, float((change != 0).mean())))
+    rows.append(("nonzero_share", None, float((size != 0).mean())))
     rows.append(("zero_weights", None, float((~usable).sum())))
     return rows
+
+
+def _array(matrix: Float[Tensor, "d_out d_in"]) -> Matrix:
+    values: Matrix = matrix.double().cpu().numpy()
+    return values
 
 
 def spectral_norm(matrix: Matrix) -> float:

@@ -11,7 +11,8 @@ import yaml
 from collateral.errors import CollateralError
 from collateral.ranges import RANGES
 from collateral.recipes import checked_settings, declaration, edited_layers, load_method, method_names
-from collateral.study import key_table, leaves, load_study
+from collateral.settings import key_table, leaves, load_study
+from collateral.study import Cell, reference_blocks
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -35,6 +36,10 @@ def changed(path, value):
     else:
         place[last] = value
     return made
+
+
+def chain(editor, dataset="embedded", seed=0):
+    return Cell("smollm2-135m", dataset, seed, editor)
 
 
 def readme_with_table():
@@ -68,8 +73,8 @@ def test_default_config_is_valid_and_filled():
         "batch_size": 1,
         "unstable": {"action": "stop", "limit": 10.0},
     }
-    assert study.checkpoints("noop") == [20]
-    assert study.earlier("rome", 10) == [1, 5]
+    assert study.checkpoints(chain("noop")) == [20]
+    assert study.earlier(chain("rome"), 10) == [1, 5]
     assert study.moment_layers("smollm2-135m", "rome") == []
     assert study.moment_layers("smollm2-135m", "rome-mom2") == [5]
 
@@ -143,7 +148,11 @@ def test_ranges_are_checked_while_planning(settings, message):
         ),
         ("editors/rome/settings", {"layer": True}, r"setting 'layer' is True; rome wants int"),
         ("editors/rome/batch_size", 4, "rome edits one fact at a time"),
-        ("editors/rome/checkpoints", [3], "has 3, which study.checkpoints"),
+        ("editors/rome/checkpoints", [5, 3], "editors.rome.checkpoints is .* 3 follows 5"),
+        ("editors/rome/editing", "once", "editors.rome.editing: 'once'"),
+        ("study/parts", {"x": {"editor": ["rome"]}}, "unknown key of study.parts.x: 'editor'; did you mean"),
+        ("study/parts", {"x": {"editors": ["rom"]}}, "'rom'; did you mean 'rome'"),
+        ("datasets/embedded/source", {"url": "https://example.org/x"}, "exactly one of: path or source"),
         ("editors/noop/checkpoints", "lst", "editors.noop.checkpoints is 'lst'"),
         ("editors/rome-rect-40/regularizer/keep", 0, r"editors.rome-rect-40.regularizer.keep is 0"),
         ("editors/rome-rect-40/regularizer/keep", 140, r"keep is 140.*percent"),
@@ -199,15 +208,73 @@ def test_editors_with_equal_settings_share_a_hypernetwork():
         "mend-small": {"method": "mend", "settings": {"rank": 8}, "checkpoints": [1]},
     }
     study = load_study(made, SCHEMA)
-    users = {editor: study.learner("smollm2-135m", editor) for editor in study.run["editors"]}
+    users = {editor: study.learner("smollm2-135m", editor) for editor in study.names("editors")}
     assert users == {"rome": None, "mend": "mend", "mend-rect": "mend", "mend-small": "mend-small"}
-    assert study.last_edit("smollm2-135m", "mend") == 20
-    assert study.last_edit("smollm2-135m", "mend-small") == 1
+    order = ("smollm2-135m", "embedded", 0)
+    assert study.last_edit(order, "mend") == 20
+    assert study.last_edit(order, "mend-small") == 1
     made["datasets"]["embedded"]["limit"] = 160
     message = (
         "mend-rect: training_facts is 150 and the last checkpoint 20, but datasets.embedded.limit is 160"
     )
     with pytest.raises(CollateralError, match=f"{message}.*lower training_facts to 140"):
+        load_study(made, SCHEMA)
+
+
+def test_a_training_file_lifts_the_limit_of_the_data_set():
+    made = changed("study/editors", ["mend"])
+    made["datasets"]["embedded"]["limit"] = 40
+    with pytest.raises(CollateralError, match="training_facts"):
+        load_study(made, SCHEMA)
+    made["datasets"]["embedded"]["training"] = {"path": "resources/embedded"}
+    load_study(made, SCHEMA)
+
+
+def test_parts_are_products_of_their_own_and_share_their_chains():
+    made = changed("study/suites", ["abilities"])
+    made["suites"]["more"] = made["suites"]["abilities"]
+    made["study"]["parts"] = {
+        "order": {"editors": ["rome"], "seeds": [0, 1], "checkpoints": [5, 10]},
+        "curve": {"editors": ["rome", "noop"], "checkpoints": [1, 5], "suites": []},
+        "other": {"editors": ["rome"], "checkpoints": [10], "suites": ["more"]},
+    }
+    study = load_study(made, SCHEMA)
+    assert study.grid == {
+        chain("rome"): {1: [], 5: ["abilities"], 10: ["abilities", "more"]},
+        chain("rome", seed=1): {5: ["abilities"], 10: ["abilities"]},
+        chain("noop"): {5: []},
+    }
+    assert study.model_suites("smollm2-135m") == ["abilities", "more"]
+    assert (study.names("editors"), study.names("seeds")) == (["rome", "noop"], [0, 1])
+
+
+def test_an_editor_may_have_checkpoints_of_its_own():
+    made = changed("editors/memit", {"method": "memit", "batch_size": 7, "checkpoints": [7, 21]})
+    made["study"]["editors"] = ["rome", "memit"]
+    study = load_study(made, SCHEMA)
+    assert study.checkpoints(chain("memit")) == [7, 21]
+
+
+@pytest.mark.parametrize(
+    ("edits", "blocks"),
+    [
+        (1, [(0, 1)]),
+        (3, [(0, 1), (1, 2), (2, 5)]),
+        (20, [(0, 1), (1, 2), (2, 5), (5, 10), (10, 20)]),
+        (21, [(0, 1), (1, 2), (2, 5), (5, 10), (10, 20), (20, 50)]),
+    ],
+)
+def test_blocks_of_the_reference_hold_all_edits_and_are_those_of_every_study(edits, blocks):
+    assert reference_blocks(edits) == blocks
+
+
+def test_a_placebo_edits_as_its_model_does():
+    made = changed("study/editors", ["rome", "placebo"])
+    made["editors"]["placebo"]["editing"] = "single"
+    with pytest.raises(CollateralError, match="only one of them edits singly"):
+        load_study(made, SCHEMA)
+    made["study"]["editors"], made["editors"]["placebo"]["editing"] = ["placebo"], "sequential"
+    with pytest.raises(CollateralError, match="'rome', which the study does not run beside it"):
         load_study(made, SCHEMA)
 
 
@@ -236,7 +303,7 @@ def test_reading_a_study_imports_no_torch():
     import subprocess
 
     code = (
-        "import sys, collateral.study, collateral.provenance, collateral.taskfolders, collateral.tables;"
+        "import sys, collateral.settings, collateral.provenance, collateral.taskfolders, collateral.tables;"
         "print([m for m in ('torch', 'transformers', 'lm_eval', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

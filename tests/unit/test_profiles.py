@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from collateral.study import load_study
+from collateral.settings import load_study
 
 ROOT = Path(__file__).parents[2]
 

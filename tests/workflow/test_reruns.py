@@ -145,7 +145,7 @@ def test_a_new_seed_adds_only_its_jobs(copy):
 
 def test_an_appended_checkpoint_adds_only_itself(copy):
     copy.configure(study={**copy.config["study"], "checkpoints": [1, 3, 5]})
-    new = {"Probe the unedited tiny on the facts up to number 0005"}
+    new = set()  # the unedited model was probed up to fact 5 already
     for editor in ("noop", "rome", "rome-rect"):
         new |= whole(editor, 5)
     assert copy.planned() == new | TABLES
@@ -153,7 +153,7 @@ def test_an_appended_checkpoint_adds_only_itself(copy):
 
 def test_an_inserted_checkpoint_reruns_itself_and_the_later_ones(copy):
     copy.configure(study={**copy.config["study"], "checkpoints": [1, 2, 3]})
-    new = {f"Probe the unedited tiny on the facts up to number {n:04d}" for n in (2, 3)}
+    new = set()
     for editor in ("noop", "rome", "rome-rect"):
         new |= whole(editor, 2, 3)
     assert copy.planned() == new | TABLES

@@ -19,7 +19,16 @@ def test_report_tables_and_figures_are_there(finished):
     results = finished.folder / "results"
     assert "Manhattan" in (results / "report/index.html").read_text()
     tables = {path.stem: pl.read_parquet(path) for path in (results / "tables").glob("*.parquet")}
-    assert set(tables) == {"abilities", "ability-items", "efficacy", "edits", "weights", "heatmaps", "known"}
+    assert set(tables) == {
+        "abilities",
+        "ability-items",
+        "efficacy",
+        "edits",
+        "weights",
+        "heatmaps",
+        "known",
+        "single-weights",
+    }
     points = set(tables["abilities"].select("editor", "edits").unique().rows())
     edited = {(editor, edits) for editor in ("noop", "rome", "rome-rect") for edits in (1, 3)}
     assert points == edited | {("unedited", 0)}

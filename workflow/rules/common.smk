@@ -6,10 +6,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from collateral.benchmarks.catalogue import chosen
 from collateral.errors import CollateralError
 from collateral.provenance import fingerprint
-from collateral.study import load_study
-from collateral.taskfolders import task_fingerprint
+from collateral.settings import load_study
+from collateral.study import Cell, reference_blocks
+from collateral.taskfolders import benchmarks_of, task_fingerprint
 
 ROOT = Path(workflow.basedir)
 
@@ -24,14 +26,17 @@ REFERENCE = "results/unedited/{model}/{dataset}/seed-{seed}/edits-{edits}/refere
 
 
 wildcard_constraints:
-    model="|".join(map(re.escape, STUDY.run["models"])),
-    dataset="|".join(map(re.escape, STUDY.run["datasets"])),
-    seed="|".join(map(str, STUDY.run["seeds"])),
-    editor="|".join(map(re.escape, STUDY.run["editors"])),
+    model="|".join(map(re.escape, STUDY.names("models"))),
+    dataset="|".join(map(re.escape, STUDY.names("datasets"))),
+    seed="|".join(map(str, STUDY.names("seeds"))),
+    editor="|".join(map(re.escape, STUDY.names("editors"))),
     learner="|".join(map(re.escape, STUDY.settings["editors"])),
-    suite="|".join(map(re.escape, STUDY.run["suites"])),
+    suite="|".join(map(re.escape, STUDY.settings["suites"])),
     edits=r"\d{4,5}",
     layer=r"\d{2,3}",
+    download=r"[^/]+/.+",
+    benchmark=r"[a-z0-9][a-z0-9.-]*",
+    split=r"[a-z_]+",
 
 
 def locate(path):
@@ -43,13 +48,22 @@ def locate(path):
     return found
 
 
-for name in STUDY.run["datasets"]:  # else a missing file would pass while its table exists
-    locate(STUDY.settings["datasets"][name]["path"])
+for name in STUDY.names("datasets"):  # else a missing file would pass while its table exists
+    if "path" in STUDY.settings["datasets"][name]:
+        locate(STUDY.settings["datasets"][name]["path"])
+
+
+MIRROR = str(locate(STUDY.settings["mirror"])) if STUDY.settings["mirror"] else ""
 
 
 def checkpoint(name):
     """A file of one checkpoint, with its wildcards."""
     return f"results/edited/{{model}}/{{dataset}}/seed-{{seed}}/{{editor}}/edits-{{edits}}/{name}"
+
+
+def single(name):
+    """A file of one part of the single edits, with its wildcards."""
+    return f"results/edited/{{model}}/{{dataset}}/seed-{{seed}}/{{editor}}/singles-{{edits}}/{name}"
 
 
 def unedited(name):
@@ -71,11 +85,57 @@ def number(wildcards):
     return int(wildcards.edits)
 
 
+def cell(wildcards):
+    """The chain that a job belongs to."""
+    return Cell(wildcards.model, wildcards.dataset, int(wildcards.seed), wildcards.editor)
+
+
+def order(wildcards):
+    """The order of edits that a job belongs to: its chain without the editor."""
+    return wildcards.model, wildcards.dataset, int(wildcards.seed)
+
+
+def downloaded(name, source):
+    """Where a source of the config is found: its own path, or that of its download."""
+    if "path" in source:
+        return str(locate(source["path"]))
+    file = source.get("file") or source["url"]
+    return f"resources/downloads/{name}/{file.rpartition('/')[2]}"
+
+
+def dataset_sources():
+    """Path of the download → source, for all data sets of the study."""
+    found = {}
+    for name in STUDY.names("datasets"):
+        own = STUDY.settings["datasets"][name]
+        for place, source in ((name, own.get("source")), (f"{name}/training", own.get("training"))):
+            if source and "path" not in source:
+                found[downloaded(place, source)] = source
+    return found
+
+
+def loading(wildcards, *more):
+    """How the file of a data set is read."""
+    own = STUDY.settings["datasets"][wildcards.dataset]
+    return {name: own.get(name) for name in ("loader", "path", *more)}
+
+
+def loader_module(wildcards):
+    return f"collateral.sources.{STUDY.settings['datasets'][wildcards.dataset]['loader']}"
+
+
 def dataset_files(wildcards):
-    path = locate(STUDY.settings["datasets"][wildcards.dataset]["path"])
-    if path.is_file():
+    own = STUDY.settings["datasets"][wildcards.dataset]
+    path = Path(downloaded(wildcards.dataset, own["source"]) if "source" in own else locate(own["path"]))
+    if not path.is_dir():
         return str(path)
     return sorted(str(one) for one in path.iterdir() if one.suffix in {".tsv", ".yaml"})
+
+
+def training_file(wildcards):
+    """The table of facts that MEND trains on, where the data set has one of its own."""
+    own = STUDY.settings["datasets"][wildcards.dataset]
+    return f"resources/datasets/training/{wildcards.dataset}.parquet" if "training" in own else []
 
 
 def known_file(wildcards):
@@ -109,17 +169,15 @@ def hypernetwork_file(wildcards):
     return HYPERNETWORK.format(**{**dict(wildcards.items()), "learner": learner}) if learner else []
 
 
-def at(wildcards, edits, name, editor=None):
-    """One file of some checkpoints of an editor's chain."""
-    return [
-        f"results/edited/{wildcards.model}/{wildcards.dataset}/seed-{wildcards.seed}/"
-        f"{editor or wildcards.editor}/edits-{pad(one)}/{name}"
-        for one in edits
-    ]
+def at(one, edits, name):
+    """One file of some checkpoints of a chain."""
+    kind = "singles" if STUDY.is_single(one.editor) else "edits"
+    folder = f"results/edited/{one.model}/{one.dataset}/seed-{one.seed}/{one.editor}"
+    return [f"{folder}/{kind}-{pad(point)}/{name}" for point in edits]
 
 
 def earlier(wildcards):
-    return STUDY.earlier(wildcards.editor, number(wildcards))
+    return STUDY.earlier(cell(wildcards), number(wildcards))
 
 
 def previous(wildcards):
@@ -129,18 +187,20 @@ def previous(wildcards):
 
 def deltas_before(wildcards):
     """The deltas that this checkpoint's adds to: none, where each is against W_0."""
-    return [] if STUDY.replaces(wildcards.editor) else at(wildcards, earlier(wildcards), "delta.parquet")
+    return (
+        [] if STUDY.replaces(wildcards.editor) else at(cell(wildcards), earlier(wildcards), "delta.parquet")
+    )
 
 
 def deltas_upto(wildcards):
     """The deltas that make this checkpoint, its own included."""
-    return [*deltas_before(wildcards), *at(wildcards, [number(wildcards)], "delta.parquet")]
+    return [*deltas_before(wildcards), *at(cell(wildcards), [number(wildcards)], "delta.parquet")]
 
 
 def adapter_state(wildcards):
     """What an adapter has learnt up to this checkpoint; nothing for an editor that changes weights."""
     adapter = STUDY.is_flagged(wildcards.editor, "adapter")
-    return at(wildcards, [number(wildcards)], "state.safetensors") if adapter else []
+    return at(cell(wildcards), [number(wildcards)], "state.safetensors") if adapter else []
 
 
 def adapter_module(wildcards):
@@ -154,22 +214,19 @@ def likeness(wildcards):
     like = STUDY.likeness(wildcards.model, wildcards.editor)
     if like is None:
         return []
-    within = [one for one in STUDY.checkpoints(like) if previous(wildcards) < one <= number(wildcards)]
-    return at(wildcards, within, "edits.parquet", like)
+    imitated = cell(wildcards)._replace(editor=like)
+    within = [one for one in STUDY.checkpoints(imitated) if previous(wildcards) < one <= number(wildcards)]
+    return at(imitated, within, "edits.parquet")
 
 
 def references(wildcards, start=0):
-    """The unedited model's probes of the facts from `start` to this checkpoint."""
-    return [
-        REFERENCE.format(
-            model=wildcards.model,
-            dataset=wildcards.dataset,
-            seed=wildcards.seed,
-            edits=pad(one),
-        )
-        for one in STUDY.upto(number(wildcards))
-        if one > start
-    ]
+    """The unedited model's probes of the facts from number `start + 1` to this checkpoint, and of a few more."""
+    blocks = reference_blocks(number(wildcards))
+    return [reference(*order(wildcards), end) for _, end in blocks if end > start]
+
+
+def reference(model, dataset, seed, edits):
+    return REFERENCE.format(model=model, dataset=dataset, seed=seed, edits=pad(edits))
 
 
 def task_folders(suite):
@@ -187,6 +244,52 @@ def suite_code(script, modules=lambda wildcards: []):
     return lambda wildcards: f"{code(script, *modules(wildcards))} {suite_texts(wildcards.suite)}"
 
 
+@functools.cache
+def benchmark_source(benchmark, split):
+    """The public files that one split of a benchmark is made of: the mirror's, or the first with addresses."""
+    try:
+        return chosen(benchmark, split, Path(MIRROR) if MIRROR else None)
+    except CollateralError as error:
+        raise WorkflowError(str(error))
+
+
+@functools.cache
+def suite_benchmarks(suite):
+    """(benchmark, split) that the tasks of a suite read."""
+    own = STUDY.settings["suites"][suite]
+    needed = benchmarks_of(own["tasks"], [Path(one) for one in task_folders(suite)], own["num_fewshot"])
+    return [(benchmark, split) for benchmark, splits in needed.items() for split in splits]
+
+
+def suite_data(wildcards):
+    """The prepared files that a suite's tasks read."""
+    return [
+        f"resources/benchmarks/{benchmark}/{split}.jsonl"
+        for benchmark, split in suite_benchmarks(wildcards.suite)
+    ]
+
+
+def raw_files(wildcards):
+    """The public files of one split, as they came."""
+    source = benchmark_source(wildcards.benchmark, wildcards.split)
+    folder = f"resources/downloads/benchmarks/{wildcards.benchmark}/{wildcards.split}"
+    return [f"{folder}/{raw.name}" for raw in source.files]
+
+
+def download_source(wildcards):
+    """Where a download comes from: a source of the config, or of the benchmarks' catalogue."""
+    path = f"resources/downloads/{wildcards.download}"
+    found = dataset_sources().get(path)
+    kind, *place = wildcards.download.split("/")
+    if found is None and kind == "benchmarks" and len(place) == 3:
+        benchmark, split, file = place
+        raws = [raw for raw in benchmark_source(benchmark, split).files if raw.name == file]
+        found = raws[0].request() if raws else None
+    if found is None:
+        raise WorkflowError(f"{path}: no data set of this study and no benchmark is downloaded to there")
+    return found
+
+
 def suite_settings(wildcards):
     suite = dict(STUDY.settings["suites"][wildcards.suite])
     return {name: value for name, value in suite.items() if name != "folders"}
@@ -194,34 +297,41 @@ def suite_settings(wildcards):
 
 def everywhere(name):
     """One file of every checkpoint of the whole study."""
-    return [
-        f"results/edited/{m}/{d}/seed-{s}/{e}/edits-{pad(n)}/{name}"
-        for m in STUDY.run["models"]
-        for d in STUDY.run["datasets"]
-        for s in STUDY.run["seeds"]
-        for e in STUDY.run["editors"]
-        for n in STUDY.checkpoints(e)
+    chains = [one for one in STUDY.cells if not STUDY.is_single(one.editor)]
+    return [path for one in chains for path in at(one, STUDY.checkpoints(one), name)]
+
+
+def singles(name):
+    """One file of every part of the single edits of the whole study."""
+    alone = [one for one in STUDY.cells if STUDY.is_single(one.editor)]
+    return [path for one in alone for path in at(one, STUDY.checkpoints(one), name)]
+
+
+def all_abilities(ending):
+    """The results of every suite, of the unedited models and of every checkpoint that has it."""
+    found = [
+        f"results/unedited/{model}/abilities/{suite}{ending}"
+        for model in STUDY.names("models")
+        for suite in STUDY.model_suites(model)
     ]
-
-
-def all_suites(pattern):
-    return expand(pattern, suite=STUDY.run["suites"])
+    for one in STUDY.cells:
+        for edits in [] if STUDY.is_single(one.editor) else STUDY.checkpoints(one):
+            own = STUDY.suites(one, edits)
+            found += [path for suite in own for path in at(one, [edits], f"abilities/{suite}{ending}")]
+    return found
 
 
 def all_known():
-    known = [name for name in STUDY.run["datasets"] if STUDY.settings["datasets"][name]["known_only"]]
-    return expand(
-        "results/prepared/{model}/known-{dataset}.parquet",
-        model=STUDY.run["models"],
-        dataset=known,
-    )
+    known = {
+        (one.model, one.dataset)
+        for one in STUDY.cells
+        if STUDY.settings["datasets"][one.dataset]["known_only"]
+    }
+    return [f"results/prepared/{model}/known-{dataset}.parquet" for model, dataset in sorted(known)]
 
 
 def all_references():
-    return expand(
-        REFERENCE,
-        model=STUDY.run["models"],
-        dataset=STUDY.run["datasets"],
-        seed=STUDY.run["seeds"],
-        edits=map(pad, STUDY.run["checkpoints"]),
-    )
+    last = {}
+    for one in STUDY.cells:
+        last[one[:3]] = max(last.get(one[:3], 0), *STUDY.checkpoints(one))
+    return [reference(*own, end) for own, edits in last.items() for _, end in reference_blocks(edits)]

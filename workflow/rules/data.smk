@@ -20,6 +20,26 @@ rule download_model:
         "../scripts/download_model.py"
 
 
+rule download:
+    output:
+        "resources/downloads/{download}",
+    log:
+        "logs/download/{download}.log",
+    conda:
+        "../../envs/edit.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        mirror=MIRROR,  # no parameter: the same file from elsewhere changes nothing
+    params:
+        source=download_source,
+        code=code("download.py"),
+    message:
+        "Download {wildcards.download}"
+    script:
+        "../scripts/download.py"
+
+
 rule load_facts:
     input:
         dataset_files,
@@ -30,17 +50,48 @@ rule load_facts:
     conda:
         "../../envs/edit.yaml"
     params:
-        dataset=lambda w: {
-            name: STUDY.settings["datasets"][w.dataset][name] for name in ("loader", "path", "limit")
-        },
-        code=lambda w: code(
-            "load_facts.py",
-            f"collateral.sources.{STUDY.settings['datasets'][w.dataset]['loader']}",
-        ),
+        dataset=lambda w: loading(w, "limit", "questions"),
+        code=lambda w: code("load_facts.py", loader_module(w)),
     message:
         "Read the facts of {wildcards.dataset}"
     script:
         "../scripts/load_facts.py"
+
+
+rule load_training_facts:
+    input:
+        lambda w: downloaded(f"{w.dataset}/training", STUDY.settings["datasets"][w.dataset]["training"]),
+    output:
+        "resources/datasets/training/{dataset}.parquet",
+    log:
+        "logs/load_training_facts/{dataset}.log",
+    conda:
+        "../../envs/edit.yaml"
+    params:
+        dataset=lambda w: {"limit": None, **loading(w, "questions")},
+        code=lambda w: code("load_facts.py", loader_module(w)),
+    message:
+        "Read the facts that an editor trains on for {wildcards.dataset}"
+    script:
+        "../scripts/load_facts.py"
+
+
+rule prepare_benchmark:
+    input:
+        raw_files,
+    output:
+        "resources/benchmarks/{benchmark}/{split}.jsonl",
+    log:
+        "logs/prepare_benchmark/{benchmark}/{split}.log",
+    conda:
+        "../../envs/evaluate.yaml"
+    params:
+        source=lambda w: benchmark_source(w.benchmark, w.split),
+        code=code("prepare_benchmark.py"),
+    message:
+        "Bring the {wildcards.split} items of {wildcards.benchmark} into their public schema"
+    script:
+        "../scripts/prepare_benchmark.py"
 
 
 rule sample_sequence:

@@ -12,7 +12,7 @@ rule edit:
         hypernetwork=hypernetwork_file,
         reference=lambda w: references(w, previous(w)),
         deltas=deltas_before,
-        state=lambda w: at(w, earlier(w)[-1:], "state.safetensors"),
+        state=lambda w: at(cell(w), earlier(w)[-1:], "state.safetensors"),
         like=likeness,
     output:
         delta=checkpoint("delta.parquet"),
@@ -43,6 +43,48 @@ rule edit:
         "Edit {wildcards.model} with {wildcards.editor} up to {wildcards.edits} edits"
     script:
         "../scripts/edit.py"
+
+
+rule edit_singly:
+    input:
+        model="resources/models/{model}/manifest.json",
+        facts="resources/datasets/{dataset}.parquet",
+        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        known=known_file,
+        contexts="results/prepared/{model}/contexts.json",
+        moments=moment_files,
+        hypernetwork=hypernetwork_file,
+        reference=lambda w: references(w, previous(w)),
+        like=likeness,
+    output:
+        records=single("edits.parquet"),
+        after_edit=single("after-edit.parquet"),
+        weights=single("single-weights.parquet"),
+    log:
+        "logs/edit_singly/{model}/{dataset}/seed-{seed}/{editor}/singles-{edits}.log",
+    benchmark:
+        "benchmarks/edit_singly/{model}/{dataset}/seed-{seed}/{editor}/singles-{edits}.tsv"
+    conda:
+        "../../envs/edit.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=6000,
+        runtime=240,
+    params:
+        recipe=recipe,
+        link=lambda w: {
+            "start": previous(w),
+            "edits": number(w),
+            "seed": int(w.seed),
+            "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
+        },
+        weigh=lambda w: {name: STUDY.settings["weights"][name] for name in ("thresholds", "quantiles")},
+        runtime=runtime,
+        code=lambda w: code("edit_singly.py", f"collateral.methods.{recipe(w)['method']}"),
+    message:
+        "Edit {wildcards.model} with {wildcards.editor}, one at a time, up to fact {wildcards.edits}"
+    script:
+        "../scripts/edit_singly.py"
 
 
 rule export_checkpoint:

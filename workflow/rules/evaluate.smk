@@ -4,6 +4,7 @@
 rule evaluate_unedited:
     input:
         model="resources/models/{model}/manifest.json",
+        data=suite_data,
     output:
         result=unedited("abilities/{suite}.json"),
         samples=unedited("abilities/{suite}.items.parquet"),
@@ -33,6 +34,7 @@ rule evaluate_abilities:
         model="resources/models/{model}/manifest.json",
         deltas=deltas_upto,
         state=adapter_state,
+        data=suite_data,
     output:
         result=checkpoint("abilities/{suite}.json"),
         samples=checkpoint("abilities/{suite}.items.parquet"),

@@ -94,9 +94,9 @@ rule measure_reference:
         mem_mb=4000,
         runtime=60,
     params:
-        link=lambda w: {
-            "start": max(STUDY.upto(number(w) - 1), default=0),
-            "edits": number(w),
+        block=lambda w: {
+            "start": reference_blocks(number(w))[-1][0],
+            "end": number(w),
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
         runtime=runtime,
@@ -113,6 +113,7 @@ rule train_hypernetwork:
         facts="resources/datasets/{dataset}.parquet",
         sequence="results/sequences/{dataset}/seed-{seed}.parquet",
         known=known_file,
+        training=training_file,
     output:
         HYPERNETWORK,
     log:
@@ -125,7 +126,7 @@ rule train_hypernetwork:
     resources:
         mem_mb=12000,
         runtime=1440,
-        last_edit=lambda w: STUDY.last_edit(w.model, w.learner),  # checked, but a later checkpoint retrains nothing
+        last_edit=lambda w: STUDY.last_edit(order(w), w.learner),  # checked, but a later checkpoint retrains nothing
     params:
         training=lambda w: {"seed": int(w.seed), **STUDY.training(w.model, w.learner)},
         runtime=runtime,

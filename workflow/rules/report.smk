@@ -7,34 +7,22 @@ TABLES = (
     "edits",
     "weights",
     "heatmaps",
+    "single-weights",
     "known",
 )
 
 
 rule gather:
     input:
-        abilities=[
-            *expand(
-                unedited("abilities/{suite}.json"),
-                model=STUDY.run["models"],
-                suite=STUDY.run["suites"],
-            ),
-            *all_suites(everywhere("abilities/{suite}.json")),
-        ],
-        samples=[
-            *expand(
-                unedited("abilities/{suite}.items.parquet"),
-                model=STUDY.run["models"],
-                suite=STUDY.run["suites"],
-            ),
-            *all_suites(everywhere("abilities/{suite}.items.parquet")),
-        ],
+        abilities=all_abilities(".json"),
+        samples=all_abilities(".items.parquet"),
         efficacy=everywhere("efficacy.parquet"),
-        after_edit=everywhere("after-edit.parquet"),
+        after_edit=[*everywhere("after-edit.parquet"), *singles("after-edit.parquet")],
         reference=all_references(),
-        edits=everywhere("edits.parquet"),
+        edits=[*everywhere("edits.parquet"), *singles("edits.parquet")],
         weights=everywhere("weights.parquet"),
         heatmaps=everywhere("heatmap.parquet"),
+        singles=singles("single-weights.parquet"),
         known=all_known(),
     output:
         expand("results/tables/{table}.parquet", table=TABLES),
@@ -43,8 +31,8 @@ rule gather:
     conda:
         "../../envs/report.yaml"
     params:
-        suites={name: STUDY.settings["suites"][name]["tasks"] for name in STUDY.run["suites"]},
-        folders={name: task_folders(name) for name in STUDY.run["suites"]},
+        suites={name: STUDY.settings["suites"][name]["tasks"] for name in STUDY.names("suites")},
+        folders={name: task_folders(name) for name in STUDY.names("suites")},
         code=code("gather.py"),
     message:
         "Gather all results into tidy tables"
@@ -55,11 +43,11 @@ rule gather:
 rule report:
     input:
         tables=expand("results/tables/{table}.parquet", table=TABLES),
-        models=expand("resources/models/{model}/manifest.json", model=STUDY.run["models"]),
+        models=expand("resources/models/{model}/manifest.json", model=STUDY.names("models")),
         sequences=expand(
             "results/sequences/{dataset}/seed-{seed}.parquet",
-            dataset=STUDY.run["datasets"],
-            seed=STUDY.run["seeds"],
+            dataset=STUDY.names("datasets"),
+            seed=STUDY.names("seeds"),
         ),
     output:
         page=report(

@@ -6,4 +6,5 @@ from collateral.downloads import fetch
 from collateral.joblog import job
 
 with job(snakemake.log[0]):
-    fetch(snakemake.params.source, Path(snakemake.output[0]), snakemake.params.mirror)
+    mirror = snakemake.resources.mirror
+    fetch(snakemake.params.source, Path(snakemake.output[0]), Path(mirror) if mirror else None)

@@ -12,8 +12,8 @@ with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
     deltas = [Path(path) for path in given.get("deltas", [])]
     state = Path(str(given.state)) if given.get("state") else None
+    folders = [Path(folder) for folder in params.folders]
+    prepared = {(Path(path).parent.name, Path(path).stem): Path(path) for path in given.get("data", [])}
     with at_checkpoint(model, deltas, state):
-        result = evaluate(
-            model, params.suite, [Path(folder) for folder in params.folders], adapted=state is not None
-        )
+        result = evaluate(model, params.suite, folders, adapted=state is not None, data=prepared)
     write_result(result, Path(snakemake.output.result), Path(snakemake.output.samples))

@@ -25,6 +25,7 @@ with job(snakemake.log[0]):
             "edits": tables.stacked(paths["edits"]),
             "weights": tables.stacked(paths["weights"]),
             "heatmaps": tables.stacked(paths["heatmaps"]),
+            "single-weights": tables.stacked(paths["singles"]),
             "known": tables.known_share(paths["known"]),
         },
         Path(snakemake.output[0]).parent,

@@ -1,4 +1,4 @@
-"""Probe the unedited model on the facts of one link."""
+"""Probe the unedited model on one block of facts."""
 
 from pathlib import Path
 
@@ -6,12 +6,13 @@ from collateral.efficacy import measure_facts, write_rows
 from collateral.facts import read_facts
 from collateral.joblog import job
 from collateral.models import load_model
-from collateral.sequences import chosen_facts
+from collateral.sequences import facts_between
 
 with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     params, given = snakemake.params, snakemake.input
     facts = {fact.fact_id: fact for fact in read_facts(Path(given.facts))}
     known = Path(str(given.known)) if given.known else None
-    chosen = chosen_facts(facts, Path(given.sequence), known, params.link["edits"])[params.link["start"] :]
+    block = (params.block["start"], params.block["end"])
+    chosen = facts_between(facts, Path(given.sequence), known, *block)
     model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
-    write_rows(measure_facts(model, chosen, "before", params.link["new_tokens"]), Path(snakemake.output[0]))
+    write_rows(measure_facts(model, chosen, "before", params.block["new_tokens"]), Path(snakemake.output[0]))

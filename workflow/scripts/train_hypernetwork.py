@@ -12,6 +12,7 @@ with job(snakemake.log[0], snakemake.params.runtime["threads"]):
         facts=Path(given.facts),
         sequence=Path(given.sequence),
         known=Path(str(given.known)) if given.known else None,
+        training=Path(str(given.training)) if given.training else None,
         settings=params.training["settings"],
         seed=params.training["seed"],
         edits=snakemake.resources.last_edit,

@@ -1,0 +1,96 @@
+"""Edits that each start from the unedited model: no chain, so that one job makes many."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from tqdm import tqdm
+
+from collateral.chain import LinkFiles, begin, prepared
+from collateral.delta import restore, snapshot
+from collateral.efficacy import measure_facts, write_rows
+from collateral.files import whole_file
+from collateral.models import load_model
+from collateral.session import Link, Numbered, run_link, write_records
+from collateral.weights import change_statistics
+
+SCHEMA = {
+    "position": pl.Int32,
+    "fact_id": pl.String,
+    "parameter": pl.String,
+    "statistic": pl.String,
+    "threshold": pl.Float64,
+    "value": pl.Float64,
+}
+
+
+def edit_singly(
+    files: LinkFiles,
+    *,
+    recipe: Mapping[str, Any],
+    start: int,
+    edits: int,
+    seed: int,
+    new_tokens: int,
+    weigh: Mapping[str, Any],
+    dtype: str,
+    device: str,
+    records: Path,
+    after_edit: Path,
+    weights: Path,
+) -> None:
+    """Edit the facts `start + 1` to `edits`, each operation from W_0, and measure each edit while it stands.
+
+    These are the single edits of the RECT paper: the quantiles of delta over 100 of them (section 4.4), and the
+    edit performance by regularizer (Figure 7). An edit draws the same random numbers as in a chain.
+
+    Args:
+        files: what is read; no deltas and no state.
+        recipe: method, settings, regularizer, batch_size, unstable.
+        start: number of edits of the part before.
+        edits: number of the last edit.
+        seed: of the study.
+        new_tokens: length of the free generation.
+        weigh: `thresholds` and `quantiles` of the weight statistics.
+        dtype: of the weights.
+        device: where the edits run.
+        records: written: one row per edit.
+        after_edit: written: the probes of each fact right after its own edit.
+        weights: written: the weight statistics of each edit, under the first fact of its operation.
+
+    Raises:
+        CollateralError: any input is damaged or does not belong to the others.
+    """
+    editor, chosen, reference = begin(files, recipe, start, edits)
+    model = load_model(files.model, dtype, device)
+    original = snapshot(model, editor.method.parameters(model)) if editor.needs_original else {}
+    given = prepared(files)
+    probes: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
+    moved: list[tuple[Any, ...]] = []
+
+    def observe(group: Sequence[Numbered]) -> None:
+        probes.extend(measure_facts(model, group, "after_edit", new_tokens, reference))
+
+    size = editor.batch_size
+    groups = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+    for group in tqdm(groups, desc="single edits", unit="operation", disable=None):
+        link = run_link(model, editor, group, given, {}, original=original, seed=seed, observe=observe)
+        made += link.records
+        moved += _moved(group, link, weigh)
+        restore(model, link.before)
+    write_rows(probes, after_edit)
+    write_records(made, records)
+    with whole_file(weights) as partial:
+        pl.DataFrame(moved, schema=SCHEMA, orient="row").write_parquet(partial, compression="zstd")
+
+
+def _moved(group: Sequence[Numbered], link: Link, weigh: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    position, fact = group[0]
+    return [
+        (position, fact.fact_id, name, *row)
+        for name, before in link.before.items()
+        if before.ndim == 2
+        for row in change_statistics(before, link.after[name], weigh["thresholds"], weigh["quantiles"])
+    ]
