@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         pa.field("portability", pa.list_(_PROBE), False),
         pa.field("question_type", pa.string(), False),
         pa.field("source", pa.string(), False),
+        pa.field("case_id", pa.string(), False),
     ]
 )
 
@@ -56,6 +57,8 @@ class Fact:
         portability: prompts whose answer follows from the edit.
         question_type: `completion`, `question`, … as the source's form is.
         source: data set, file and record that this came from.
+        case_id: shared by the facts of one case, which are edited one after another in the order of the data set and
+            whose probes hold only when all are in; empty for a fact that stands alone.
     """
 
     fact_id: str
@@ -70,6 +73,12 @@ class Fact:
     portability: tuple[Probe, ...] = ()
     question_type: str = "completion"
     source: str = ""
+    case_id: str = ""
+
+    @property
+    def unit(self) -> str:
+        """Return what is ordered, left out and counted as one: the case, or the fact that stands alone."""
+        return self.case_id or self.fact_id
 
     def __post_init__(self) -> None:
         for name in ("fact_id", "subject", "prompt", "target_new"):
@@ -109,6 +118,14 @@ def template_from_text(text: str, subject: str, where: str) -> str:
     return text.replace(subject, PLACEHOLDER, 1)
 
 
+def first_records(facts: Sequence[Fact], limit: int | None) -> list[Fact]:
+    """Return the facts of the first `limit` records, all of them for None; a case is one record and stays whole."""
+    if limit is None:
+        return list(facts)
+    units = set(list(dict.fromkeys(fact.unit for fact in facts))[:limit])
+    return [fact for fact in facts if fact.unit in units]
+
+
 def write_facts(facts: Sequence[Fact], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write the facts to a parquet file, whole or not at all.
 
@@ -122,7 +139,7 @@ def write_facts(facts: Sequence[Fact], path: Path, metadata: Mapping[str, str] |
         twice = next(name for name in ids if ids.count(name) > 1)
         raise CollateralError(f"{path}: the fact_id '{twice}' stands twice; ids must be unique")
     table = pa.Table.from_pylist([asdict(fact) for fact in facts], schema=SCHEMA)
-    table = table.replace_schema_metadata({**dict(metadata or {}), "collateral.format": "facts/1"})
+    table = table.replace_schema_metadata({**dict(metadata or {}), "collateral.format": "facts/2"})
     with whole_file(path) as partial:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 

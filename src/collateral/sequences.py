@@ -24,36 +24,64 @@ def derive_seed(*parts: object) -> int:
 
 
 def permutation(facts: Sequence[Fact], seed: int, conflicts: Literal["drop", "keep"]) -> pl.DataFrame:
-    """Return position (1-based), fact_id and conflicts_with for all facts, in seeded order.
+    """Return position (1-based), fact_id and conflicts_with for all facts, in seeded order; with cases, case_id too.
 
     Facts are ordered by sha256(seed, fact_id): the order of two facts never depends on which others there
-    are, so that a longer study, or a larger data set, does not reorder a shorter one.
+    are, so that a longer study, or a larger data set, does not reorder a shorter one. A case takes one place, by
+    sha256(seed, case_id), and its facts follow one another in the order of `facts`.
 
     Args:
         facts: the data set.
         seed: of the study.
         conflicts: what happens to a later fact with the same subject and relation as an earlier one: `drop`
-            leaves it out, `keep` keeps it and names the earlier one.
+            leaves it out, `keep` keeps it and names the earlier one. A case of which one fact conflicts is left
+            out whole, also where the two facts are the same edit: without it, what the case asks could not be
+            laid to the case's own edits. Facts of one case never conflict with each other.
     """
-    ordered = sorted(facts, key=lambda fact: (derive_seed("sequence", seed, fact.fact_id), fact.fact_id))
-    first: dict[tuple[str, str], str] = {}
-    rows: list[tuple[str, str | None]] = []
-    dropped = 0
-    for fact in ordered:
-        # ASSUME: where the source names no relation, two facts about one subject are taken to conflict
-        earlier = first.setdefault((fact.subject.casefold(), fact.relation), fact.fact_id)
-        clash = None if earlier == fact.fact_id else earlier
-        if clash and conflicts == "drop":
-            dropped += 1
+    units: dict[str, list[Fact]] = {}
+    for fact in facts:
+        units.setdefault(fact.unit, []).append(fact)
+    ordered = sorted(units, key=lambda unit: (derive_seed("sequence", seed, unit), unit))
+    first: dict[tuple[str, str], Fact] = {}
+    rows: list[tuple[str, str | None, str]] = []
+    dropped: list[list[Fact]] = []
+    for unit in ordered:
+        earlier = [first.get(_asked(fact)) for fact in units[unit]]
+        if conflicts == "drop" and any(earlier):
+            dropped.append(units[unit])
             continue
-        rows.append((fact.fact_id, clash))
-    clashes = dropped or sum(1 for _, clash in rows if clash)
-    if clashes:
-        done = "left out of the sequence" if conflicts == "drop" else "kept and marked"
-        log.warning("%d facts repeat an earlier fact's subject and relation: %s", clashes, done)
-    return pl.DataFrame(
-        [(number, *row) for number, row in enumerate(rows, start=1)], schema=SCHEMA, orient="row"
+        for fact, clash in zip(units[unit], earlier, strict=True):
+            first.setdefault(_asked(fact), fact)
+            rows.append((fact.fact_id, clash.fact_id if clash else None, fact.case_id))
+    _log_conflicts(dropped, sum(clash is not None for _, clash, _ in rows))
+    table = pl.DataFrame(
+        [(number, *row) for number, row in enumerate(rows, start=1)],
+        schema={**SCHEMA, "case_id": pl.String},
+        orient="row",
     )
+    return table if any(fact.case_id for fact in facts) else table.drop("case_id")
+
+
+def _asked(fact: Fact) -> tuple[str, str]:
+    # ASSUME: where the source names no relation, two facts about one subject are taken to conflict
+    return fact.subject.casefold(), fact.relation
+
+
+def _log_conflicts(dropped: Sequence[Sequence[Fact]], marked: int) -> None:
+    said = "%d facts repeat an earlier fact's subject and relation: %s"
+    alone = sum(not unit[0].case_id for unit in dropped)
+    if alone:
+        log.warning(said, alone, "left out of the sequence")
+    if len(dropped) > alone:
+        number = sum(len(unit) for unit in dropped) - alone
+        log.warning(
+            "%d cases (%d facts) hold a fact that repeats an earlier one's subject and relation: "
+            "left out of the sequence",
+            len(dropped) - alone,
+            number,
+        )
+    if marked:
+        log.warning(said, marked, "kept and marked")
 
 
 def write_sequence(sequence: pl.DataFrame, path: Path) -> None:
@@ -171,12 +199,20 @@ def sampled_facts(facts: Mapping[str, Fact], seed: int, count: int, path: Path) 
 
 
 def _order(sequence: Path, known: Path | None) -> list[str]:
-    wanted: list[str] = read_table(sequence, "an edit sequence", tuple(SCHEMA))["fact_id"].to_list()
+    """Return the fact_ids in order; of what the model knows, cases that it knows whole."""
+    order = read_table(sequence, "an edit sequence", tuple(SCHEMA))
+    wanted: list[str] = order["fact_id"].to_list()
+    cases: list[str] = order["case_id"].to_list() if "case_id" in order.columns else [""] * len(order)
     if known is None:
         return wanted
     table = read_table(known, "a table of known facts", ("fact_id", "known"))
     right = set(table.filter("known")["fact_id"].to_list())
-    return [fact_id for fact_id in wanted if fact_id in right]
+    broken = {case for fact_id, case in zip(wanted, cases, strict=True) if case and fact_id not in right}
+    return [
+        fact_id
+        for fact_id, case in zip(wanted, cases, strict=True)
+        if fact_id in right and case not in broken
+    ]
 
 
 def _which(known: Path | None) -> str:

@@ -3,13 +3,24 @@
 import pytest
 
 from collateral.errors import CollateralError
-from collateral.facts import Fact, read_facts, template_from_text, write_facts
+from collateral.facts import Fact, first_records, read_facts, template_from_text, write_facts
 
 
 def test_round_trip(tmp_path, facts):
     path = tmp_path / "facts.parquet"
     write_facts(facts, path)
     assert read_facts(path) == facts
+
+
+def test_a_case_survives_its_file_and_a_limit_keeps_it_whole(tmp_path, facts):
+    values = {name: getattr(facts[0], name) for name in facts[0].__dataclass_fields__}
+    case = [Fact(**{**values, "fact_id": name, "case_id": "case"}) for name in ("first", "second")]
+    path = tmp_path / "facts.parquet"
+    write_facts([*case, *facts], path)
+    assert read_facts(path) == [*case, *facts]
+    assert first_records([*case, *facts], 1) == case
+    assert first_records([*case, *facts], 2) == [*case, facts[0]]
+    assert first_records([*case, *facts], None) == [*case, *facts]
 
 
 @pytest.mark.parametrize(

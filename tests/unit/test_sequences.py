@@ -64,6 +64,83 @@ def test_without_a_relation_the_subject_alone_decides():
     assert permutation(facts, 0, "drop").height == 1
 
 
+def test_the_order_of_facts_without_cases_is_what_it_was_before_there_were_cases():
+    """Golden: written down with the code that knew no cases."""
+    facts = [Fact(f"f{i}", f"s{i % 9}", "r", "{} is", "new", "old") for i in range(12)]
+    once = ["f4", "f1", "f11", "f3", "f7", "f6", "f5", "f8", "f9"]
+    order = permutation(facts, 7, "drop")
+    assert order.columns == ["position", "fact_id", "conflicts_with"]
+    assert order.rows() == [(number, name, None) for number, name in enumerate(once, start=1)]
+    assert permutation(facts, 7, "keep").rows()[9:] == [
+        (10, "f2", "f11"),
+        (11, "f0", "f9"),
+        (12, "f10", "f1"),
+    ]
+
+
+def case(name, *subjects, target="new"):
+    return [
+        Fact(f"{name}-{i}", subject, "r", "{} is", target, "old", case_id=name)
+        for i, subject in enumerate(subjects)
+    ]
+
+
+def test_a_case_keeps_its_facts_together_and_in_order():
+    cases = [case(f"c{i}", f"a{i}", f"b{i}", f"c{i}") for i in range(20)]
+    alone = make(10)
+    order = permutation([*alone, *(fact for one in cases for fact in one)], 0, "drop")
+    names = order["fact_id"].to_list()
+    for one in cases:
+        start = names.index(one[0].fact_id)
+        assert names[start : start + 3] == [fact.fact_id for fact in one]
+    assert set(order["case_id"]) == {"", *(one[0].case_id for one in cases)}
+    assert [name for name in names if name.startswith("f")] == permutation(alone, 0, "drop")[
+        "fact_id"
+    ].to_list()
+    firsts = [name for name in names if name.endswith("-0")]
+    assert firsts != sorted(firsts)
+    fewer = permutation([fact for one in cases[:8] for fact in one], 0, "drop")["fact_id"].to_list()
+    assert [name for name in names if name in set(fewer)] == fewer
+
+
+@pytest.mark.parametrize("target", ["new", "another"])  # the same edit again, and one that contradicts
+def test_a_case_with_a_conflict_is_left_out_whole(target, caplog):
+    facts = [*case("one", "Ann", "Bob"), *case("two", "Cid", "ann", target=target), *case("three", "Eve")]
+    order = permutation(facts, 3, "drop")
+    names = order["fact_id"].to_list()
+    assert ("one-0" in names) != ("two-0" in names)
+    assert ("one-0" in names) == ("one-1" in names)
+    assert ("two-0" in names) == ("two-1" in names)
+    assert "three-0" in names
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 cases (2 facts) hold a fact that repeats an earlier one's subject and relation: left out of the sequence"
+    ]
+    kept = permutation(facts, 3, "keep")
+    assert kept.height == 5
+    pair = {"one-0", "two-1"}
+    later = max(pair, key=kept["fact_id"].to_list().index)
+    marked = kept.filter(pl.col("conflicts_with").is_not_null())
+    assert marked.select("fact_id", "conflicts_with").rows() == [(later, (pair - {later}).pop())]
+
+
+def test_facts_of_one_case_do_not_conflict_with_each_other(caplog):
+    order = permutation(case("one", "Ann", "Ann"), 0, "drop")
+    assert order["fact_id"].to_list() == ["one-0", "one-1"]
+    assert caplog.records == []
+
+
+def test_a_case_that_the_model_knows_in_part_is_not_edited(tmp_path):
+    path, known = tmp_path / "sequence.parquet", tmp_path / "known.parquet"
+    facts = [*case("one", "a", "b"), *case("two", "c", "d"), *make(2)]
+    write_sequence(permutation(facts, 0, "drop"), path)
+    table = [(fact.fact_id, fact.fact_id not in ("one-1", "f0")) for fact in facts]
+    pl.DataFrame(table, schema=["fact_id", "known"], orient="row").write_parquet(known)
+    chosen = chosen_facts({fact.fact_id: fact for fact in facts}, path, known, 3)
+    assert sorted(fact.fact_id for _, fact in chosen) == ["f1", "two-0", "two-1"]
+    with pytest.raises(CollateralError, match="only 3 facts are known"):
+        chosen_facts({fact.fact_id: fact for fact in facts}, path, known, 4)
+
+
 def test_chosen_facts_refuses_more_than_there_are(tmp_path):
     path = tmp_path / "sequence.parquet"
     facts = make(3)

@@ -1,17 +1,13 @@
-import json
 import logging
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from collateral.errors import CollateralError
 from collateral.facts import Fact, Probe
 from collateral.sources import counterfact, records, zsre
-
-SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "editing"
+from sourcefiles import changed, refusal, shared, written
 
 QUESTION: dict[str, Any] = {
     "subject": "Grey Harbour Light",
@@ -54,34 +50,6 @@ FLAT: dict[str, Any] = {
     "locality_prompt": "Blue Harbour, in",
     "locality_ground_truth": "Wales",
 }
-
-
-def written(folder: Path, value: object) -> Path:
-    path = folder / "records.json"
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
-
-
-def changed(record: dict[str, Any], keys: str, value: object) -> dict[str, Any]:
-    """Return a copy with one field, named `outer.inner`, set, or deleted where the value is `...`."""
-    copy = deepcopy(record)
-    *outer, last = keys.split(".")
-    inner = copy
-    for key in outer:
-        inner = inner[key]
-    if value is ...:
-        del inner[last]
-    else:
-        inner[last] = value
-    return copy
-
-
-def refusal(load: Callable[[Path], list[Fact]], path: Path) -> str:
-    with pytest.raises(CollateralError) as caught:
-        load(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_a_zsre_record_becomes_a_question(tmp_path: Path) -> None:
@@ -291,13 +259,6 @@ def test_a_file_above_512_mib_is_refused_unread(tmp_path: Path) -> None:
         handle.truncate(512 * 1024 * 1024 + 1)  # a sparse file takes no room
     assert "536870913 bytes, at most 536870912 (512 MiB)" in refusal(zsre.load, path)
     assert records.MAX_BYTES == 536870912
-
-
-def shared(name: str) -> Path:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"the public file {name} is not beside the project")
-    return path
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,21 @@
 """CounterFact, in the original nested form and in the flat form with one locality prompt."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from collateral.errors import CollateralError
-from collateral.facts import PLACEHOLDER, Fact, Probe, template_from_text
-from collateral.sources.records import Record, read_records
+from collateral.facts import Fact, Probe, template_from_text
+from collateral.sources.about import About
+from collateral.sources.records import Record, read_records, refuse_repeated
+
+ABOUT = About(
+    title="CounterFact (original and flat form)",
+    licence="MIT, with the code of ROME",
+    citation=(
+        "Kevin Meng, David Bau, Alex Andonian, Yonatan Belinkov. Locating and Editing Factual "
+        "Associations in GPT. NeurIPS 2022"
+    ),
+    home="https://rome.baulab.info",
+)
 
 
 def load(path: Path, limit: int | None = None) -> list[Fact]:
@@ -29,22 +39,18 @@ def load(path: Path, limit: int | None = None) -> list[Fact]:
             f"{path}: record 0 has neither 'requested_rewrite' nor 'ground_truth'; this is not a CounterFact file, "
             "choose another loader"
         )
-    _refuse_duplicates(zip(records, facts, strict=True))
+    refuse_repeated(records, "case_id")
     return facts[:limit]
 
 
 def _original(record: Record) -> Fact:
     request = record.record("requested_rewrite")
-    prompt, target_true = request.text("prompt"), request.record("target_true").text("str")
-    if prompt.count(PLACEHOLDER) != 1:
-        raise CollateralError(
-            f"{request.where('prompt')} is {prompt!r}; exactly one '{PLACEHOLDER}' is needed, for the subject"
-        )
+    target_true = request.record("target_true").text("str")
     return Fact(
         fact_id=_fact_id(record),
         subject=request.text("subject"),
         relation=request.text("relation_id"),
-        prompt=prompt,
+        prompt=request.template("prompt"),
         target_new=request.record("target_new").text("str"),
         target_true=target_true,
         paraphrases=record.texts("paraphrase_prompts"),
@@ -70,14 +76,3 @@ def _flat(record: Record) -> Fact:
 
 def _fact_id(record: Record) -> str:
     return f"counterfact-{record.number('case_id'):06d}"
-
-
-def _refuse_duplicates(pairs: Iterable[tuple[Record, Fact]]) -> None:
-    first: dict[str, int] = {}
-    for record, fact in pairs:
-        if fact.fact_id in first:
-            raise CollateralError(
-                f"{record.where('case_id')} is {record.number('case_id')}, as in record {first[fact.fact_id]}; "
-                "each case_id may stand once, remove one of the records"
-            )
-        first[fact.fact_id] = record.index

@@ -13,6 +13,14 @@ import yaml
 
 from collateral.errors import CollateralError, unknown_name
 from collateral.facts import PLACEHOLDER, Fact, Probe
+from collateral.sources.about import About
+
+ABOUT = About(
+    title="the embedded facts (capitals, elements, …)",
+    licence="Apache-2.0, with this project",
+    citation="The Collateral maintainers. Facts written for this project",
+    home="resources/embedded",
+)
 
 TABLE = "facts.tsv"
 RELATIONS = "relations.yaml"

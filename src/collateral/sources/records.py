@@ -1,12 +1,16 @@
 """Records of a public JSON file, read strictly: every fault names the file, the record and the field."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from collateral.errors import CollateralError
+from collateral.facts import PLACEHOLDER
+
+log = logging.getLogger(__name__)
 
 MAX_BYTES = 512 * 2**20  # a larger file is no list of edit requests, and parsing it would fill the memory
 
@@ -56,18 +60,28 @@ class Record:
         """
         return self._stripped(name, self._get(name), may_be_empty)
 
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return a field that is a list of one or more texts, each without the white space around it.
+    def texts(self, name: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
+        """Return a field that is a list of texts, each without the white space around it.
 
         Raises:
-            CollateralError: the field is missing, no list, empty, or one of its entries is no text or empty.
+            CollateralError: the field is missing, no list, empty where it may not be, or one of its entries is no
+                text or empty.
         """
-        value = self._get(name)
-        if not isinstance(value, list):
-            raise self._wrong(name, value, "a list of texts")
-        if not value:
-            raise CollateralError(f"{self.where(name)} is an empty list; at least one text is needed")
+        value = self._list(name, "a list of texts", "text", may_be_empty)
         return tuple(self._stripped(f"{name}[{place}]", entry, False) for place, entry in enumerate(value))
+
+    def template(self, name: str) -> str:
+        """Return a text field in which exactly one `{}` stands for the subject.
+
+        Raises:
+            CollateralError: the field is missing, no text, or has no or several `{}`.
+        """
+        text = self.text(name)
+        if text.count(PLACEHOLDER) != 1:
+            raise CollateralError(
+                f"{self.where(name)} is {_short(text)}; exactly one '{PLACEHOLDER}' is needed, for the subject"
+            )
+        return text
 
     def number(self, name: str) -> int:
         """Return a whole-number field.
@@ -75,10 +89,16 @@ class Record:
         Raises:
             CollateralError: the field is missing or no whole number.
         """
-        value = self._get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self._wrong(name, value, "a whole number")
-        return value
+        return self._whole(name, self._get(name))
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """Return a field that is a list of whole numbers, which may be empty.
+
+        Raises:
+            CollateralError: the field is missing, no list, or one of its entries is no whole number.
+        """
+        value = self._list(name, "a list of whole numbers", "number", True)
+        return tuple(self._whole(f"{name}[{place}]", entry) for place, entry in enumerate(value))
 
     def record(self, name: str) -> "Record":
         """Return a field that is an object.
@@ -89,6 +109,47 @@ class Record:
         value = self._get(name)
         if not isinstance(value, dict):
             raise self._wrong(name, value, "an object")
+        return self._inner(name, value)
+
+    def records(self, name: str, *, may_be_empty: bool = False) -> "tuple[Record, ...]":
+        """Return a field that is a list of objects.
+
+        Raises:
+            CollateralError: the field is missing, no list, empty where it may not be, or an entry is no object.
+        """
+        found = []
+        for place, entry in enumerate(self._list(name, "a list of objects", "object", may_be_empty)):
+            if not isinstance(entry, dict):
+                raise self._wrong(f"{name}[{place}]", entry, "an object")
+            found.append(self._inner(f"{name}[{place}]", entry))
+        return tuple(found)
+
+    def answers(self, name: str) -> tuple[str, ...]:
+        """Return every non-empty text of a field that is a text, a list of texts, or a list of such lists, in order.
+
+        Raises:
+            CollateralError: the field is missing, or something in it is neither text nor a list of texts.
+        """
+        return tuple(text for text in self._flat(name, self._get(name), 2) if text)
+
+    def _flat(self, name: str, value: Any, depth: int) -> list[str]:
+        if isinstance(value, list) and depth:
+            return [
+                text
+                for place, entry in enumerate(value)
+                for text in self._flat(f"{name}[{place}]", entry, depth - 1)
+            ]
+        return [self._stripped(name, value, True)]
+
+    def _list(self, name: str, needed: str, one: str, may_be_empty: bool) -> list[Any]:
+        value = self._get(name)
+        if not isinstance(value, list):
+            raise self._wrong(name, value, needed)
+        if not (value or may_be_empty):
+            raise CollateralError(f"{self.where(name)} is an empty list; at least one {one} is needed")
+        return value
+
+    def _inner(self, name: str, value: Mapping[str, Any]) -> "Record":
         return Record(self.path, self.index, value, f"{self.parent}.{name}" if self.parent else name)
 
     def _get(self, name: str) -> Any:
@@ -98,6 +159,11 @@ class Record:
                 "check that the data set's loader fits the file"
             )
         return self.values[name]
+
+    def _whole(self, name: str, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong(name, value, "a whole number")
+        return value
 
     def _stripped(self, name: str, value: Any, may_be_empty: bool) -> str:
         if not isinstance(value, str):
@@ -114,6 +180,30 @@ class Record:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def refuse_repeated(records: Iterable[Record], name: str) -> None:
+    """Check that a whole-number field, which names the record, differs between all records.
+
+    Raises:
+        CollateralError: two records have the same number, or one has none.
+    """
+    first: dict[int, int] = {}
+    for record in records:
+        number = record.number(name)
+        if number in first:
+            raise CollateralError(
+                f"{record.where(name)} is {number}, as in record {first[number]}; each {name} may stand once, "
+                "remove one of the records"
+            )
+        first[number] = record.index
+
+
+def log_left_out(path: Path, total: int, counts: Mapping[str, int], what: str = "records") -> None:
+    """Log how many records a loader left out, one line a reason; reasons that never occurred are not named."""
+    for reason, count in counts.items():
+        if count:
+            log.warning("%s: %d of %d %s left out: %s", path, count, total, what, reason)
 
 
 def read_records(path: Path) -> list[Record]:

@@ -1,12 +1,24 @@
 """zsRE question answering, in the form with portability questions and in the plain training form."""
 
-import logging
 from pathlib import Path
 
 from collateral.facts import Fact, Probe, template_from_text
-from collateral.sources.records import Record, read_records
+from collateral.sources.about import About
+from collateral.sources.records import Record, log_left_out, read_records
 
-log = logging.getLogger(__name__)
+ABOUT = About(
+    title="zsRE (evaluation form with portability questions, and training form)",
+    licence="unclear: zsRE states none; the code that gives out these forms (MEND, EasyEdit) is MIT",
+    citation=(
+        "Omer Levy, Minjoon Seo, Eunsol Choi, Luke Zettlemoyer. Zero-Shot Relation Extraction via Reading"
+        " Comprehension. CoNLL 2017; "
+        "Eric Mitchell, Charles Lin, Antoine Bosselut, Chelsea Finn, Christopher D. Manning. Fast Model "
+        "Editing at Scale. ICLR 2022; "
+        "Yunzhi Yao, Peng Wang, Bozhong Tian, Siyuan Cheng, Zhoubo Li, Shumin Deng, Huajun Chen, Ningyu "
+        "Zhang. Editing Large Language Models: Problems, Methods, and Opportunities. EMNLP 2023"
+    ),
+    home="https://github.com/zjunlp/EasyEdit",
+)
 
 LOCALITY_PREFIX = "nq question: "
 
@@ -33,9 +45,8 @@ def load(path: Path, limit: int | None = None) -> list[Fact]:
             true += 1
         else:
             facts.append(_fact(record, alternative, answers, with_portability))
-    for count, reason in ((true, "'alt' is among the true answers"), (empty, "'alt' is empty")):
-        if count:
-            log.warning("%s: %d of %d records left out: %s", path, count, len(records), reason)
+    reasons = {"'alt' is among the true answers": true, "'alt' is empty": empty}
+    log_left_out(path, len(records), reasons)
     return facts[:limit]
 
 

@@ -1,0 +1,89 @@
+"""The loaders by name: all of them found, none needs torch, and each says whose data it reads."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from collateral.errors import CollateralError
+from collateral.sources.about import UNCLEAR
+from collateral.sources.formats import FORMATS, about, about_table, load_facts
+from sourcefiles import written
+
+FOLDER = Path(__file__).parents[2] / "src" / "collateral" / "sources"
+
+
+def test_every_loader_in_the_folder_has_a_name() -> None:
+    found = [
+        path.stem
+        for path in sorted(FOLDER.glob("*.py"))
+        if any(
+            isinstance(part, ast.FunctionDef) and part.name == "load"
+            for part in ast.parse(path.read_text(encoding="utf-8")).body
+        )
+    ]
+    assert tuple(found) == FORMATS
+
+
+def test_no_loader_needs_torch() -> None:
+    code = (
+        "import importlib, json, sys; names = json.loads(sys.argv[1]);"
+        "[importlib.import_module(f'collateral.sources.{name}') for name in names];"
+        "sys.exit(any(heavy in sys.modules for heavy in ('torch', 'transformers', 'lm_eval')))"
+    )
+    subprocess.run([sys.executable, "-c", code, json.dumps(["formats", *FORMATS])], check=True)
+
+
+def test_a_limit_counts_records_and_keeps_a_case_whole(tmp_path: Path) -> None:
+    def side(subject: str, new: str) -> dict[str, object]:
+        relation = {
+            "id": "P1",
+            "prompt": "The work of {} is",
+            "query": "What is the work of {}?",
+            "label": "work",
+        }
+        names = {"subject": subject, "object": "Light", "new_object": new}
+        return {"relation": relation, **{name: {"id": "Q1", "label": text} for name, text in names.items()}}
+
+    pair = {
+        "triples": [side("Ada", "Bridge")],
+        "prerequisites": [],
+        "type": "coverage",
+        "edits": [side("Ada", "Bridge"), side("Ada", "Tower")],
+    }
+    path = written(tmp_path, [pair, pair, pair])
+    assert len(load_facts("ckd", path)) == 6
+    assert [fact.fact_id for fact in load_facts("ckd", path, 1)] == ["ckd-000000-1", "ckd-000000-2"]
+
+
+def test_an_unknown_loader_names_the_nearest(tmp_path: Path) -> None:
+    for call in (lambda: load_facts("mquacke", tmp_path), lambda: about("mquacke")):
+        with pytest.raises(CollateralError, match="did you mean 'mquake'"):
+            call()
+
+
+@pytest.mark.parametrize("loader", FORMATS)
+def test_each_data_set_has_a_licence_a_citation_and_a_home(loader: str) -> None:
+    one = about(loader)
+    for text in (one.title, one.licence, one.citation, one.home):
+        assert text == " ".join(text.split())
+        assert text
+    assert one.licence.split()[0].strip(",") in {"MIT", "Apache-2.0", UNCLEAR.strip()}
+    assert one.home.startswith("https://") or (FOLDER.parents[2] / one.home).is_dir()
+    for work in one.citation.split("; "):
+        assert work.count(". ") >= 1
+    if loader != "embedded":
+        assert all(work[-4:-2] == "20" and work[-4:].isdigit() for work in one.citation.split("; "))
+
+
+def test_the_table_has_a_row_of_five_cells_for_each_loader() -> None:
+    head, rule, *rows = about_table().splitlines()
+    assert head.count("|") == rule.count("|") == 6
+    assert [row.split("`")[1] for row in rows] == list(FORMATS)
+    for row, loader in zip(rows, FORMATS, strict=True):
+        assert row.count("|") == 6
+        assert f"| {about(loader).licence} |" in row
+        assert about(loader).citation in row
