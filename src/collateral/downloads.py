@@ -14,17 +14,17 @@ from collateral.files import put_in_place, sha256_file, whole_file
 from collateral.hub import REVISION, hub_file
 from collateral.mirrors import mirrored
 from collateral.retries import Passing, Patience
-from collateral.transfers import Unreachable, check_url, discard, shown, transfer
+from collateral.transfers import Refused, Unreachable, check_url, discard, shown, transfer
 
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 20 * 2**30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"/[0-9a-f]{40}/")  # in the address of a file of a Git repository: what it holds cannot change
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-_KINDS: Mapping[
-    str, tuple[set[str], set[str]]
-] = {  # by the key that tells them apart: what is required, what is allowed
-    "url": ({"url", "sha256"}, {"url", "sha256", "file"}),
+# by the key that tells the kinds apart: the keys that are required, and those that are allowed
+_KINDS: Mapping[str, tuple[set[str], set[str]]] = {
+    "url": ({"url"}, {"url", "sha256", "file"}),
     "hub": ({"hub", "revision", "file"}, {"hub", "revision", "file", "sha256"}),
     "file": ({"file", "sha256"}, {"file", "sha256"}),
 }
@@ -54,10 +54,12 @@ def checked_source(source: Mapping[str, Any]) -> Source:
 
     Args:
         source: `{url, sha256, file?}`, `{hub, revision, file, sha256?}`, or `{file, sha256}`: only a mirror has it.
+            A url that names a commit of 40 digits may lack the sha256. A key with None counts as absent.
 
     Raises:
         CollateralError: an unknown or missing key, a malformed value.
     """
+    source = {key: value for key, value in source.items() if value is not None}
     kind = next((name for name in _KINDS if name in source), None)
     if kind is None:
         raise unknown_name("data source", next(iter(source), ""), _KINDS)
@@ -70,7 +72,7 @@ def checked_source(source: Mapping[str, Any]) -> Source:
             f"a data source with {kind}: {_brief(source[kind])} needs the key '{key}'; "
             f"it has {', '.join(sorted(source))}"
         )
-    sha256 = str(source["sha256"]).lower() if source.get("sha256") is not None else None
+    sha256 = str(source["sha256"]).lower() if "sha256" in source else None
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise CollateralError(
             f"the sha256 {source['sha256']!r} of {_brief(source[kind])} is not 64 hexadecimal digits"
@@ -81,6 +83,10 @@ def checked_source(source: Mapping[str, Any]) -> Source:
         return Source(kind, _checked_name(str(source["file"])), sha256)
     url = str(source["url"])
     check_url(url)
+    if sha256 is None and not _COMMIT.search(urlsplit(url).path):
+        raise CollateralError(
+            f"a data source with url: {_brief(url)} needs the key 'sha256', because its address names no commit"
+        )
     name = str(source.get("file") or unquote(urlsplit(url).path.rpartition("/")[2]))
     return Source(kind, _checked_name(name), sha256, url=url)
 
@@ -160,9 +166,14 @@ def fetch(
     except OSError as error:
         raise CollateralError(
             f"{target}: cannot be written ({error.strerror or error}: {error.filename or target.parent}); check the "
-            "folder's permissions and the space left"
+            "permissions of the folder and the space left on its disk"
         ) from None
+    discard(_part(target))
     return target
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
 
 
 def _kept(wanted: Source, target: Path) -> bool:
@@ -181,19 +192,25 @@ def _kept(wanted: Source, target: Path) -> bool:
 
 
 def _from_url(wanted: Source, target: Path, max_bytes: int, patience: Patience) -> None:
-    part = target.with_name(target.name + ".part")
+    part = _part(target)
+    if wanted.sha256 is None:
+        discard(part)  # nothing would tell that the parts fit together
     try:
         continued = transfer(wanted.url, part, max_bytes, patience)
-        if continued and sha256_file(part) != wanted.sha256:
+        if continued and wanted.sha256 is not None and sha256_file(part) != wanted.sha256:
             log.warning("%s: its parts do not fit together; starting over", part)
             discard(part)
             transfer(wanted.url, part, max_bytes, patience)
+    except Refused as fault:
+        raise CollateralError(f"{fault}; correct the url, or {_remedy(wanted)}") from None
     except Unreachable as fault:
         raise CollateralError(f"{fault}; check the network, or {_remedy(wanted)}") from None
     except Passing as fault:
         raise CollateralError(f"{fault}; run again to continue the transfer, or {_remedy(wanted)}") from None
     found = sha256_file(part)
-    if found != wanted.sha256:
+    if wanted.sha256 is None:
+        log.warning("%s is pinned by its commit alone; write sha256: %s beside it", shown(wanted.url), found)
+    elif found != wanted.sha256:
         discard(part)
         raise CollateralError(
             f"{shown(wanted.url)} has the sha256 {found}, the source states {wanted.sha256}: the file behind the url "
@@ -201,7 +218,6 @@ def _from_url(wanted: Source, target: Path, max_bytes: int, patience: Patience) 
         )
     size = part.stat().st_size
     put_in_place(part, target)
-    discard(part)
     log.info("%s: %d bytes, sha256 %s, from %s", target, size, found, shown(wanted.url))
 
 
@@ -217,7 +233,9 @@ def _place(origin: Path, wanted: Source, target: Path, max_bytes: int) -> None:
     """Copy a file of a cache or mirror, which may change or vanish later, and verify the copy."""
     size = origin.stat().st_size
     if size > max_bytes:
-        raise CollateralError(f"{origin} holds {size} bytes, over the limit of {max_bytes}; raise max_bytes")
+        raise CollateralError(
+            f"{origin} holds {size} bytes, over the limit of {max_bytes} for a data set's file; check the file"
+        )
     with whole_file(target) as partial:
         shutil.copyfile(origin, partial)
         found = sha256_file(partial)

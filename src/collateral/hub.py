@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
-from collateral.retries import Passing, Patience, retried
+from collateral.retries import Passing, Patience, retried, seconds_asked
 
 Result = TypeVar("Result")
 
@@ -49,7 +49,7 @@ def hub_file(repository: str, revision: str, file: str, max_bytes: int, patience
     size = asked(about, where, patience)
     if size is not None and size > max_bytes:
         raise CollateralError(
-            f"{where} holds {size} bytes, over the limit of {max_bytes}; check the file or raise max_bytes"
+            f"{where} holds {size} bytes, over the limit of {max_bytes} for a data set's file; check the name"
         )
     path = Path(asked(bring, where, patience))
     _check_cached(path, where)
@@ -81,24 +81,18 @@ def asked(action: Callable[[], Result], where: str, patience: Patience) -> Resul
         CollateralError: what could not be had and why, without a remedy: the caller knows it.
     """
     import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     def attempt() -> Result:
         try:
             return action()
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-            raise CollateralError(f"{where} {_unreachable(error)}") from None
-        except HfHubHTTPError as error:
-            status = error.response.status_code
-            if status in (408, 429) or status >= 500:
-                raise Passing(f"{where} could not be downloaded (the hub answers {status})") from None
-            raise CollateralError(f"{where} could not be downloaded ({plain(error)})") from None
-        except (httpx2.ProxyError, httpx2.UnsupportedProtocol, ValueError) as error:
-            raise CollateralError(f"{where} could not be downloaded ({plain(error)})") from None
-        except httpx2.TransportError as error:
-            raise Passing(f"{where} could not be downloaded ({plain(error)})") from None
-        except OSError as error:
-            raise CollateralError(f"{where} could not be downloaded ({plain(error)})") from None
+        except (OSError, ValueError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
+            if constants.is_offline_mode():
+                raise CollateralError(
+                    f"{where} could not be downloaded (HF_HUB_OFFLINE=1 forbids it; set it to 0)"
+                ) from None
+            raise _judged(error, where) from None
 
     try:
         return retried(attempt, patience)
@@ -106,18 +100,30 @@ def asked(action: Callable[[], Result], where: str, patience: Patience) -> Resul
         raise CollateralError(str(fault)) from None
 
 
+def _judged(error: Exception, where: str) -> Passing | CollateralError:
+    """Return what to raise: Passing for what may pass, otherwise the user's line.
+
+    Where there is no connection the client has asked again for half a minute by itself, and that is enough.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    # the client tells that nothing is in the cache, and keeps the reason behind it
+    reason = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
+    fault = reason if isinstance(reason, Exception) else error
+    line = f"{where} could not be downloaded ({plain(fault)})"
+    if isinstance(fault, HfHubHTTPError):
+        status, asked_for = fault.response.status_code, fault.response.headers.get("Retry-After", "")
+        if status in (408, 429) or status >= 500:
+            return Passing(line, wait=seconds_asked(asked_for))
+    elif type(fault) is OSError and fault.errno is None:
+        return Passing(line)  # fewer bytes than the hub announced
+    return CollateralError(line)
+
+
 def plain(error: Exception) -> str:
     """Return the first line of an error, with its type and without the queries of signed URLs."""
     line = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: " + _QUERY.sub(r"\1", line)
-
-
-def _unreachable(error: Exception) -> str:
-    from huggingface_hub import constants
-
-    if constants.is_offline_mode():
-        return "could not be downloaded (HF_HUB_OFFLINE=1 forbids it; set it to 0)"
-    return f"could not be downloaded ({plain(error.__cause__ if isinstance(error.__cause__, Exception) else error)})"
 
 
 def _check_cached(path: Path, where: str) -> None:

@@ -28,7 +28,11 @@ def mirrored(mirror: Path, name: str, sha256: str | None) -> Path:
     """
     if not mirror.is_dir():
         raise CollateralError(f"mirror: the folder {mirror} does not exist; name a folder that holds {name}")
-    found = {path: sha256_file(path) for path in _named(mirror, name)}
+    found: dict[Path, str] = {}
+    for path in _named(mirror, name):
+        found[path] = sha256_file(path)
+        if found[path] == sha256:
+            return path
     if not found:
         wanted = f" (sha256 {sha256})" if sha256 else ""
         raise CollateralError(
@@ -36,9 +40,6 @@ def mirrored(mirror: Path, name: str, sha256: str | None) -> Path:
         )
     seen = ", ".join(f"{path} has {digest}" for path, digest in found.items())
     if sha256 is not None:
-        fitting = [path for path, digest in found.items() if digest == sha256]
-        if fitting:
-            return fitting[0]
         raise CollateralError(
             f"mirror: {name} must have the sha256 {sha256}, but {seen}; the file is damaged or another version: "
             "put the right one there"

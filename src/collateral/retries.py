@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import tenacity
@@ -67,6 +69,18 @@ def retried(action: Callable[[], Result], patience: Patience) -> Result:
         reraise=True,
     )
     return asking(action)
+
+
+def seconds_asked(retry_after: str) -> float:
+    """Return the seconds that an HTTP header Retry-After asks for, a number or a date; 0 where it asks for none."""
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return 0.0
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _fault(state: tenacity.RetryCallState) -> Passing:

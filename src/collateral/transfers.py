@@ -6,8 +6,6 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx2
@@ -15,7 +13,7 @@ from tqdm import tqdm
 
 from collateral.errors import CollateralError
 from collateral.files import write_json
-from collateral.retries import Passing, Patience, retried
+from collateral.retries import Passing, Patience, retried, seconds_asked
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +24,10 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 class Unreachable(Passing):
     """No server answered: no network, no such host, connection refused."""
+
+
+class Refused(Exception):  # noqa: N818  (the caller makes the error of it, with a remedy)
+    """A server answered, and asking again will not help: no such file, no access, a redirect to nowhere."""
 
 
 def shown(url: str) -> str:
@@ -70,7 +72,7 @@ def _loopback(host: str) -> bool:
 
 
 def transfer(url: str, part: Path, max_bytes: int, patience: Patience) -> bool:
-    """Return whether the bytes in `part`, which now holds the whole file, came from more than one response.
+    """Return whether `part`, which now holds the whole file, was continued rather than sent in one piece.
 
     What `part` holds already is continued if the server says that the file is still the same (If-Range with what
     `PART.json` beside it keeps; where a server names no version, the caller's checksum has to tell), and replaced if
@@ -86,32 +88,32 @@ def transfer(url: str, part: Path, max_bytes: int, patience: Patience) -> bool:
     Raises:
         Unreachable: no server answered.
         Passing: the server failed or broke off again and again.
-        CollateralError: the server refuses, redirects without end or to where it may not, the file is too large.
+        Refused: the server does not give the file, or redirects without end or to where it may not.
+        CollateralError: the url is not accepted, or the file is too large.
     """
     check_url(url)
-    heard = continued = False
+    heard = False
 
-    def attempt() -> None:
-        nonlocal heard, continued
+    def attempt() -> bool:
+        nonlocal heard
         try:
             with _asked(client, url, part) as response:
                 heard = True
-                continued = _received(response, url, part, max_bytes) or continued
+                return _received(response, url, part, max_bytes)
         except httpx2.TooManyRedirects:
-            raise CollateralError(
-                f"{shown(url)} redirects more than {REDIRECTS} times; write the file's final address"
-            ) from None
-        except httpx2.ConnectError as error:
+            raise Refused(f"{shown(url)} redirects more than {REDIRECTS} times") from None
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             raise Unreachable(_why(url, error), tries=None if heard else _UNREACHABLE_TRIES) from None
         except httpx2.TransportError as error:
             raise Passing(_why(url, error)) from None
 
     def follow(request: httpx2.Request) -> None:
-        check_url(str(request.url))
+        try:
+            check_url(str(request.url))
+        except CollateralError as error:
+            raise Refused(f"{shown(url)} redirects to where it may not ({error})") from None
         if url.lower().startswith("https:") and request.url.scheme != "https":
-            raise CollateralError(
-                f"{shown(url)} redirects from https to {shown(str(request.url))}; write another url"
-            )
+            raise Refused(f"{shown(url)} redirects from https to {shown(str(request.url))}")
 
     client = httpx2.Client(
         follow_redirects=True,
@@ -121,8 +123,7 @@ def transfer(url: str, part: Path, max_bytes: int, patience: Patience) -> bool:
         trust_env=not _loopback(httpx2.URL(url).host),  # no proxy reaches this machine's own loopback address
     )
     with client:
-        retried(attempt, patience)
-    return continued
+        return retried(attempt, patience)
 
 
 def discard(part: Path) -> None:
@@ -190,27 +191,16 @@ def _range(response: httpx2.Response) -> tuple[int | None, int | None]:
 def _refused(response: httpx2.Response, url: str) -> Exception:
     status, reason = response.status_code, response.reason_phrase or "no reason given"
     if status in (408, 425, 429) or status >= 500:
-        return Passing(f"{shown(url)} answers {status} ({reason})", wait=_asked_wait(response))
-    return CollateralError(f"{shown(url)} answers {status} ({reason})")
-
-
-def _asked_wait(response: httpx2.Response) -> float:
-    """Return the seconds that Retry-After asks for, a number or a date; 0 where it asks for none."""
-    asked = response.headers.get("Retry-After", "").strip()
-    if asked.isdigit():
-        return float(asked)
-    try:
-        moment = parsedate_to_datetime(asked)
-    except ValueError:
-        return 0.0
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+        wait = seconds_asked(response.headers.get("Retry-After", ""))
+        asking = f" and asks to wait {wait:.0f} s" if wait else ""
+        return Passing(f"{shown(url)} answers {status} ({reason}){asking}", wait=wait)
+    return Refused(f"{shown(url)} answers {status} ({reason})")
 
 
 def _too_large(part: Path, url: str, size: int, max_bytes: int) -> CollateralError:
     discard(part)
     return CollateralError(
-        f"{shown(url)} holds {size} bytes or more, over the limit of {max_bytes}; check the url or raise max_bytes"
+        f"{shown(url)} holds at least {size} bytes, over the limit of {max_bytes} for a data set's file; check it"
     )
 
 
@@ -235,6 +225,7 @@ def _kept_validator(url: str, part: Path) -> tuple[bool, str | None]:
     """Return whether `part` is known to be of this url, and what names its version, if anything does."""
     try:
         kept = json.loads(_validator_file(part).read_text(encoding="utf-8"))
-        return kept["url"] == shown(url), kept["validator"]
+        known, validator = kept["url"] == shown(url), kept["validator"]
     except (OSError, ValueError, KeyError, TypeError):
         return False, None
+    return (known, validator) if isinstance(validator, str | None) else (False, None)
