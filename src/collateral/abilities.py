@@ -11,6 +11,7 @@ from collateral.benchmarks.rerouting import Prepared
 from collateral.errors import CollateralError
 from collateral.files import whole_file, write_json
 from collateral.models import LanguageModel
+from collateral.tables import filtered_metric
 from collateral.taskfolders import load_tasks
 
 ITEM_SCHEMA = {
@@ -91,7 +92,9 @@ def item_rows(result: Mapping[str, Any]) -> pl.DataFrame:
     """Return one row per item and metric: task, hashes of task, item and target, score.
 
     For sums over words or bytes (perplexities) the score is the item's log-likelihood and `weight` its
-    number of words or bytes; otherwise the weight is 1.
+    number of words or bytes; for a ratio of sums (F1) they are what the item adds to each of the two sums;
+    otherwise the weight is 1. A metric whose value is more than two numbers belongs to the items together and
+    has no rows.
     """
     rows: list[tuple[Any, ...]] = []
     for task, samples in result["samples"].items():
@@ -99,6 +102,8 @@ def item_rows(result: Mapping[str, Any]) -> pl.DataFrame:
         for sample in samples:
             for metric in sample["metrics"]:
                 value = sample[metric]
+                if isinstance(value, tuple | list) and len(value) > 2:
+                    continue
                 score, weight = value if isinstance(value, tuple | list) else (value, 1.0)
                 rows.append(
                     (
@@ -107,7 +112,7 @@ def item_rows(result: Mapping[str, Any]) -> pl.DataFrame:
                         int(sample["doc_id"]),
                         sample["doc_hash"],
                         sample["target_hash"],
-                        metric,
+                        filtered_metric(metric, sample.get("filter", "none")),
                         float(score),
                         float(weight),
                     )

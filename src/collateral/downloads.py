@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 20 * 2**30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_COMMIT = re.compile(r"/[0-9a-f]{40}/")  # in the address of a file of a Git repository: what it holds cannot change
+_COMMIT = re.compile(
+    r"/[0-9a-f]{40}/"
+)  # in the address of a file of a Git repository: what it holds cannot change
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 # by the key that tells the kinds apart: the keys that are required, and those that are allowed
 _KINDS: Mapping[str, tuple[set[str], set[str]]] = {

@@ -112,7 +112,7 @@ def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict
 
     Args:
         path: lm-eval's JSON.
-        about: per task `ability`, `chance` and `primary` metric, as far as they are known.
+        about: per task or group of the suite `ability`, `chance` and `primary` metric, as far as they are known.
 
     Raises:
         CollateralError: not an lm-eval result.
@@ -121,27 +121,48 @@ def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict
     if not isinstance(result, dict) or "results" not in result or "n-samples" not in result:
         raise CollateralError(f"{path}: not an lm-eval result; delete it and run the workflow again")
     rows = []
+    groups = result.get("group_subtasks", {})
+    below = {member for members in groups.values() for member in members}
     for task, numbers in result["results"].items():
         known = about.get(task, {})
+        # What a group consists of is kept, but the group stands for it unless the suite names it too.
+        part = task in below and task not in about
         for key, value in numbers.items():
             metric, _, filtered = key.partition(",")
             if metric.endswith("_stderr") or not isinstance(value, int | float) or not filtered:
                 continue
             stderr = numbers.get(f"{metric}_stderr,{filtered}")
+            filters = sum(other.startswith(f"{metric},") for other in numbers)
+            names = {filtered_metric(metric, filtered), *([metric] if filters == 1 else [])}
             rows.append(
                 {
                     "task": task,
                     "ability": known.get("ability", task),
-                    "metric": metric,
+                    "metric": filtered_metric(metric, filtered),
                     "value": float(value),
                     "stderr": float(stderr) if _number(stderr) else None,
-                    "n": int(result["n-samples"][task]["effective"]),
+                    "n": _count(task, groups, result["n-samples"]),
                     "chance": known.get("chance"),
                     "higher_is_better": bool(result["higher_is_better"].get(task, {}).get(metric, True)),
-                    "primary": metric == known.get("primary", metric),
+                    "primary": not part and known.get("primary", filtered_metric(metric, filtered)) in names,
                 }
             )
     return rows
+
+
+def filtered_metric(metric: str, filtered: str) -> str:
+    """Return a metric's name, with the filter that read the answer off the output where there is one.
+
+    A task may read answers in several ways: `exact_match (strict-match)`, `exact_match (flexible-extract)`.
+    """
+    return metric if filtered == "none" else f"{metric} ({filtered})"
+
+
+def _count(task: str, groups: Mapping[str, Sequence[str]], samples: Mapping[str, Any]) -> int:
+    """Return the number of items of a task, or of all tasks below a group."""
+    if task in samples:
+        return int(samples[task]["effective"])
+    return sum(_count(member, groups, samples) for member in groups.get(task, ()))
 
 
 def _number(value: Any) -> bool:

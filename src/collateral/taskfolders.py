@@ -15,7 +15,15 @@ from typing import Any
 import yaml
 
 from collateral.benchmarks.catalogue import known_tasks
-from collateral.benchmarks.rerouting import Prepared, leaves, needs, needs_of_known, prepared_data, redirect
+from collateral.benchmarks.rerouting import (
+    Needs,
+    Prepared,
+    leaves,
+    needs,
+    needs_of_known,
+    prepared_data,
+    redirect,
+)
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file
 
@@ -112,13 +120,19 @@ def task_names(folders: Sequence[Path] = ()) -> list[str]:
 
 
 def task_metadata(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return the `metadata` block of a task; empty for lm-eval's own tasks, which are not read here.
+    """Return the `metadata` block of a task; of lm-eval's own tasks what `benchmarks/tasks.yaml` says of them.
 
     Keys of this package's tasks: version, ability, chance (absent for perplexity), prompt_source, primary (the name
-    of the metric), higher_is_better.
+    of the metric), higher_is_better. Of lm-eval's own: ability, chance, primary, higher_is_better; empty if unknown.
     """
     entry = _index(folders).get(name)
-    return dict(entry.config.get("metadata") or {}) if entry else {}
+    if entry:
+        return dict(entry.config.get("metadata") or {})
+    known = known_tasks().get(name)
+    if known is None:
+        return {}
+    about = {"ability": known.ability, "primary": known.primary, "higher_is_better": known.higher_is_better}
+    return about if known.chance is None else {**about, "chance": known.chance}
 
 
 def chance_levels(name: str, folders: Sequence[Path] = ()) -> float | None:
@@ -148,28 +162,27 @@ def benchmarks_of(
         CollateralError: a name is unknown, or a YAML file is broken.
     """
     index = _index(folders)
-    found: dict[str, set[str]] = {}
+    read: list[Needs | None] = []
     unknown = []
     for name in _members(names, index):
         if name in index:
-            need = needs(index[name].config, num_fewshot)
+            read.append(needs(index[name].config, num_fewshot))
         elif name in known_tasks():
-            need = needs_of_known(name, num_fewshot)
+            read += needs_of_known(name, num_fewshot)
         else:
             unknown.append(name)
-            continue
-        if need:
-            found.setdefault(need.benchmark, set()).update(need.splits)
     if unknown:
         from lm_eval.tasks import TaskManager
 
         manager = TaskManager()
         for name in unknown:
             _checked(manager, name, index)
-            for leaf in leaves(manager, name):
-                need = needs(manager.task_index[leaf].cfg or {}, num_fewshot)
-                if need:
-                    found.setdefault(need.benchmark, set()).update(need.splits)
+            configs = [manager.task_index[leaf].cfg or {} for leaf in leaves(manager, name)]
+            read += [needs(config, num_fewshot) for config in configs]
+    found: dict[str, set[str]] = {}
+    for need in read:
+        if need is not None:
+            found.setdefault(need.benchmark, set()).update(need.splits)
     return {name: sorted(found[name]) for name in sorted(found)}
 
 

@@ -56,8 +56,9 @@ def test_every_source_can_be_had_and_read() -> None:
                 assert source.form in {*FORMS, ROWS}, (name, split)
                 for raw in source.files:
                     assert raw.name
+                    assert "{" not in raw.file
                     assert bool(raw.hub) == bool(raw.revision)
-                    assert raw.hub or raw.sha256, f"{name}: {raw.name} could not be verified"
+                    assert raw.sha256 or not raw.url, f"{name}: {raw.name} could not be verified"
                     assert raw.revision is None or re.fullmatch("[0-9a-f]{40}", raw.revision)
                     assert raw.sha256 is None or re.fullmatch("[0-9a-f]{64}", raw.sha256)
 
@@ -66,7 +67,7 @@ def test_every_key_of_the_catalogue_is_one_that_is_read() -> None:
     entries = yaml.safe_load((FOLDER / "catalogue.yaml").read_text())
     file_keys = {"hub", "revision", "file", "url", "sha256"}
     for entry in entries.values():
-        assert set(entry) <= {"licence", "citation", "home", "fields", "stands_in_for", "splits"}
+        assert set(entry) <= {"each", "licence", "citation", "home", "fields", "stands_in_for", "splits"}
         for about in entry["splits"].values():
             assert set(about) == {"sources"}
             for source in about["sources"]:
@@ -109,6 +110,31 @@ def test_piqa_with_a_label_too_few_is_refused(tmp_path: Path) -> None:
             lines({"id": "x", "question": "q", "options": [{"label": "A", "text": "a"}], "answer": "A"}),
             "options is",
         ),
+        ("winogrande_instructions", "winogrande", json.dumps([{"instruction": "Fill _."}]), "one blank"),
+        ("mmlu_table", "mmlu-anatomy", "q,a,b,c,d,A\nq,a,b,c,d,E\n", "record 2, the answer is 'E'"),
+        ("mmlu_table", "mmlu-anatomy", "q,a,b,c,A\n", "number of cells is 5"),
+        ("truthfulqa_table", "truthfulqa", "a,b\n", "number of cells is 2"),
+        (
+            "mutual",
+            "mutual",
+            lines({"id": "x", "article": "a", "options": ["a"], "answers": "A"}),
+            "at least 4",
+        ),
+        (
+            "samsum_list",
+            "samsum",
+            json.dumps([{"id": "1", "dialogue": "A: b", "summary": " "}]),
+            "summary is ' '",
+        ),
+        ("samsum_table", "samsum", "id,text,summary\n", "the header"),
+        (
+            "answered_passages",
+            "nq-open-passages",
+            lines({"question": "q", "answer": ["a"]}),
+            "output is None",
+        ),
+        ("conll_entities", "conll2003", "Ann NNP I-NP I-PER\nBob NNP I-PER\n", "record 2, the line"),
+        ("conll_entities", "conll2003", "Ann NNP I-NP I-DOG\n", "ner is 'I-DOG'"),
         ("arc_instructions", "arc-easy", json.dumps([{"instruction": "What?"}]), "must be a question"),
         ("arc_instructions", "arc-easy", "{}", "not a JSON list"),
     ],
@@ -172,6 +198,94 @@ def test_wikitext_makes_one_page_of_each_article(tmp_path: Path) -> None:
     ]
 
 
+def test_winogrande_is_parsed_back_from_an_instruction(tmp_path: Path) -> None:
+    text = (
+        "Please choose the correct answer to fill in the blank to complete the given sentence: Ann met Eve, so _ "
+        "smiled.\n\nOption1: Ann B. Option2: Eve Answer format: option1/option2"
+    )
+    raw = json.dumps([{"instruction": text, "input": "", "output": "", "answer": "option2"}])
+    (row,) = prepared("winogrande", "winogrande_instructions", tmp_path, raw_json=raw)
+    assert row == {
+        "sentence": "Ann met Eve, so _ smiled.",
+        "option1": "Ann B.",
+        "option2": "Eve",
+        "answer": "2",
+    }
+
+
+def test_truthfulqa_targets_are_derived_from_the_reference_answers(tmp_path: Path) -> None:
+    raw = (
+        "Type,Category,Question,Best Answer,Correct Answers,Incorrect Answers,Source\n"
+        'x,y,"Is it, so?",No,No; Not so;, Yes ; Always,https://example.org\n'
+    )
+    (row,) = prepared("truthfulqa", "truthfulqa_table", tmp_path, raw_csv=raw)
+    assert row["question"] == "Is it, so?"
+    assert row["mc1_targets"] == {"choices": ["No", "Yes", "Always"], "labels": [1, 0, 0]}
+    assert row["mc2_targets"] == {"choices": ["No", "Not so", "Yes", "Always"], "labels": [1, 1, 0, 0]}
+
+
+def test_mmlu_letters_become_positions(tmp_path: Path) -> None:
+    raw = '"Two\nlines, one cell?",1,2,3,4,C\n'
+    (row,) = prepared("mmlu-anatomy", "mmlu_table", tmp_path, raw_csv=raw)
+    assert row == {"question": "Two\nlines, one cell?", "choices": ["1", "2", "3", "4"], "answer": 2}
+
+
+def test_samsum_is_the_same_from_a_list_and_from_a_table(tmp_path: Path) -> None:
+    record = {"id": "1", "dialogue": "A: tea?\nB: yes, please", "summary": "B wants tea."}
+    listed = prepared("samsum", "samsum_list", tmp_path, raw_json=json.dumps([record]))
+    table = 'id,dialogue,summary\n1,"A: tea?\nB: yes, please",B wants tea.\n'
+    assert prepared("samsum", "samsum_table", tmp_path, raw_csv=table) == listed == [record]
+
+
+def test_passages_are_taken_from_the_first_output(tmp_path: Path) -> None:
+    raw = lines(
+        {"question": "who", "answer": ["Ann"], "output": ["Ann did.", "Bob did."]},
+        {"question": "where", "answer": ["Rome"], "output": "In Rome."},
+    )
+    rows = prepared("nq-open-passages", "answered_passages", tmp_path, raw_jsonl=raw)
+    assert [row["passage"] for row in rows] == ["Ann did.", "In Rome."]
+
+
+def test_conll_gives_a_row_for_each_sentence_and_type(tmp_path: Path) -> None:
+    """IOB1: I- begins a span too, unless the same type precedes it; B- always does."""
+    columns = """-DOCSTART- -X- O O
+
+Ann NNP I-NP I-PER
+Bell NNP I-NP I-PER
+met VBD I-VP O
+Bob NNP I-NP I-PER
+Eve NNP I-NP B-PER
+Rome NNP I-NP I-LOC
+
+-DOCSTART- -X- O O
+
+Rain NN I-NP O
+"""
+    rows = prepared("conll2003", "conll_entities", tmp_path, raw_txt=columns)
+    assert len(rows) == 8
+    assert rows[0] == {
+        "sentence": "Ann Bell met Bob Eve Rome",
+        "type": "Person",
+        "entities": ["Ann Bell", "Bob", "Eve"],
+    }
+    assert {row["type"]: row["entities"] for row in rows[1:4]} == {
+        "Location": ["Rome"],
+        "Organization": [],
+        "Miscellaneous": [],
+    }
+    assert [row["entities"] for row in rows[4:]] == [[], [], [], []]
+
+
+def test_mmlu_has_every_subject_and_five_in_a_mirror() -> None:
+    subjects = [name for name in catalogue() if name.startswith("mmlu-")]
+    assert len(subjects) == 57
+    tables = [name for name in subjects if len(sources_of(name, "test")) == 2]
+    assert len(tables) == 5
+    table = sources_of("mmlu-college_physics", "test")[1].files[0]
+    assert table.name == "college_physics_test.csv"
+    assert table.sha256.startswith("079c3696")
+
+
 def test_rows_of_the_hub_keep_their_schema(tmp_path: Path) -> None:
     import polars as pl
 
@@ -227,7 +341,9 @@ def replace_address(source: Source) -> Source:
 
 
 def test_a_split_that_is_not_there_is_named() -> None:
-    with pytest.raises(CollateralError, match=r"split of the benchmark 'piqa' 'dev'.*valid: validation"):
+    with pytest.raises(
+        CollateralError, match=r"split of the benchmark 'piqa' 'dev'.*valid: train, validation"
+    ):
         sources_of("piqa", "dev")
     with pytest.raises(CollateralError, match="did you mean 'hellaswag'"):
         sources_of("helaswag", "validation")
@@ -245,7 +361,11 @@ def test_the_catalogue_is_read_without_torch_and_lm_eval() -> None:
 
 def test_what_is_known_of_the_tasks_names_benchmarks_and_splits() -> None:
     for name, task in known_tasks().items():
-        assert task.split in catalogue()[task.benchmark].splits, name
+        if task.benchmark:
+            assert task.split in catalogue()[task.benchmark].splits, name
+        else:
+            assert set(task.members) <= set(known_tasks()), name
+            assert len(task.members) == 57
 
 
 COUNTS = {
@@ -257,6 +377,15 @@ COUNTS = {
     ("wikitext", "test"): 62,
     ("sst2", "validation"): 872,
     ("boolq", "validation"): 3267,
+    ("rte", "validation"): 277,
+    ("nq-open", "validation"): 3610,
+    ("mutual", "validation"): 886,
+    ("winogrande", "validation"): 1267,
+    ("gsm8k", "test"): 1319,
+    ("truthfulqa", "validation"): 817,
+    ("mmlu-college_physics", "test"): 102,
+    ("mmlu-moral_scenarios", "test"): 895,
+    ("mmlu-high_school_us_history", "test"): 204,
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from collateral.abilities import evaluate
+from collateral.abilities import evaluate, item_rows
 from collateral.benchmarks.catalogue import known_tasks
 from collateral.benchmarks.rerouting import Prepared
 from collateral.errors import CollateralError
@@ -31,12 +31,46 @@ ROWS: dict[tuple[str, str], list[dict[str, Any]]] = {
             "label": "2",
         }
     ],
+    ("winogrande", "validation"): [
+        {"sentence": "Ann met Eve, so _ smiled.", "option1": "Ann", "option2": "Eve", "answer": "2"}
+    ],
+    ("truthfulqa", "validation"): [
+        {
+            "question": "Is it?",
+            "mc1_targets": {"choices": ["No", "Yes"], "labels": [1, 0]},
+            "mc2_targets": {"choices": ["No", "Not so", "Yes"], "labels": [1, 1, 0]},
+        }
+    ],
+    ("mmlu-anatomy", "test"): [{"question": "Where?", "choices": ["a", "b", "c", "d"], "answer": 3}],
+    ("mmlu-anatomy", "dev"): [{"question": "Who?", "choices": ["e", "f", "g", "h"], "answer": 0}],
+    ("gsm8k", "test"): [{"question": "How many?", "answer": "Two and two.\n#### 4"}],
+    ("sciq", "test"): [
+        {
+            "question": "Which is hot?",
+            "distractor1": "ice",
+            "distractor2": "snow",
+            "distractor3": "rain",
+            "correct_answer": "the sun",
+            "support": "The sun is hot.",
+        }
+    ],
     ("wikitext", "test"): [
         {"page": " = One = \n \n The sea is blue . \n"},
         {"page": " = Two = \n \n You think . \n"},
     ],
 }
-NAMES = ["lambada_openai", "piqa", "arc_easy", "hellaswag", "wikitext"]
+COUNTS = {
+    "lambada_openai": 2,
+    "piqa": 2,
+    "arc_easy": 1,
+    "hellaswag": 1,
+    "winogrande": 1,
+    "truthfulqa_mc1": 1,
+    "truthfulqa_mc2": 1,
+    "mmlu_anatomy": 1,
+    "sciq": 1,
+    "wikitext": 2,
+}
 
 
 def written(folder: Path) -> dict[tuple[str, str], Path]:
@@ -54,14 +88,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(scope="module")
 def result(data: Prepared) -> dict[str, Any]:
-    suite = {"tasks": NAMES, "batch_size": 2, "num_fewshot": 0}
+    suite = {"tasks": list(COUNTS), "batch_size": 2, "num_fewshot": 0}
     return evaluate(tiny_model("llama"), suite, [], data=data)
 
 
 def test_the_tasks_of_lm_eval_run_on_prepared_files(result: dict[str, Any]) -> None:
-    counts = {name: result["n-samples"][name]["effective"] for name in NAMES}
-    assert counts == {"lambada_openai": 2, "piqa": 2, "arc_easy": 1, "hellaswag": 1, "wikitext": 2}
-    for name in NAMES:
+    assert {name: result["n-samples"][name]["effective"] for name in COUNTS} == COUNTS
+    for name in COUNTS:
         task = known_tasks()[name]
         assert f"{task.primary},none" in result["results"][name]
         assert result["higher_is_better"][name][task.primary] is task.higher_is_better
@@ -76,9 +109,64 @@ def test_their_prompts_are_those_of_lm_eval(result: dict[str, Any]) -> None:
         "Question: Dry a cup.\nAnswer: |  Use a stone.",
     ]
     assert first("hellaswag")[1] == "Ski: A man waits. The other |  jumps."
+    assert first("winogrande") == ["Ann met Eve, so Ann |  smiled.", "Ann met Eve, so Eve |  smiled."]
+    assert first("sciq")[3] == "The sun is hot.\nQuestion: Which is hot?\nAnswer: |  the sun"
+    assert first("truthfulqa_mc2")[1].endswith("Q: Is it?\nA: |  Not so")
     assert first("lambada_openai") == ["The sea is blue and the sky is |  blue"]
     assert result["samples"]["arc_easy"][0]["target"] == 1
     assert first("wikitext") == [" = One =\n\nThe sea is blue.\n"]
+
+
+def test_examples_come_from_their_own_split(data: Prepared) -> None:
+    (task,) = load_tasks(["mmlu_anatomy"], data=data, num_fewshot=1).values()
+    (doc,) = task.test_docs()
+    prompt = task.fewshot_context(doc, num_fewshot=1)
+    assert "Who?\nA. e\nB. f\nC. g\nD. h\nAnswer: A\n\nWhere?\nA. a" in prompt
+
+
+def test_a_group_of_lm_eval_reads_prepared_files(tmp_path: Path) -> None:
+    row = json.dumps({"question": "Where?", "choices": ["a", "b", "c", "d"], "answer": 3})
+    data = {}
+    for name in known_tasks()["mmlu"].members:
+        need = (known_tasks()[name].benchmark or "", "test")
+        data[need] = tmp_path / f"{need[0]}.jsonl"
+        data[need].write_text(row + "\n")
+    assert benchmarks_of(["mmlu"], num_fewshot=0) == {name: ["test"] for name, _ in sorted(data)}
+    (group,) = load_tasks(["mmlu"], data=data, num_fewshot=0).values()
+    tasks = group.get_all_tasks()
+    assert len(tasks) == 57
+    assert {task.DATASET_PATH for task in tasks} == {"json"}
+    missing = {need: path for need, path in data.items() if need[0] != "mmlu-virology"}
+    with pytest.raises(CollateralError, match="'mmlu_virology' needs the benchmark 'mmlu-virology'"):
+        load_tasks(["mmlu"], data=missing, num_fewshot=0)
+
+
+def test_answers_read_in_two_ways_are_two_rows_an_item(data: Prepared) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.api.model import LM
+    from lm_eval.tasks import TaskManager
+
+    class Solver(LM):
+        """Writes the number without the mark that the strict reading wants."""
+
+        def loglikelihood(self, requests: Any) -> Any:
+            raise AssertionError("this task generates")
+
+        loglikelihood_rolling = loglikelihood
+
+        def generate_until(self, requests: Any) -> list[str]:
+            return [" It is 4." for _ in requests]
+
+    tasks = load_tasks(["gsm8k"], data=data, num_fewshot=0)
+    manager = TaskManager(include_defaults=False)
+    result = simple_evaluate(
+        Solver(), tasks=list(tasks.values()), num_fewshot=0, task_manager=manager, bootstrap_iters=0
+    )
+    rows = item_rows({**result, "task_hashes": {"gsm8k": "x"}})
+    assert dict(rows.select("metric", "score").iter_rows()) == {
+        "exact_match (strict-match)": 0.0,
+        "exact_match (flexible-extract)": 1.0,
+    }
 
 
 def test_a_split_that_was_not_prepared_is_named_with_its_file(data: Prepared, tmp_path: Path) -> None:
@@ -117,13 +205,18 @@ def test_a_name_that_only_lm_eval_knows_is_looked_up_there() -> None:
 def test_what_is_known_of_the_tasks_agrees_with_lm_eval() -> None:
     from lm_eval.tasks import TaskManager
 
-    from collateral.benchmarks.rerouting import needs, needs_of_known
+    from collateral.benchmarks.rerouting import leaves, needs, needs_of_known
 
-    index = TaskManager().task_index
+    manager = TaskManager()
     for name, known in known_tasks().items():
-        config = index[name].cfg
-        metrics = {metric["metric"]: metric.get("higher_is_better") for metric in config["metric_list"]}
-        assert known.primary in metrics, name
-        assert metrics[known.primary] in (known.higher_is_better, None), name
+        config = manager.task_index[name].cfg
+        if known.benchmark is None:
+            assert sorted(known.members) == sorted(leaves(manager, name))
+            continue
+        metrics = {one["metric"]: one.get("higher_is_better") for one in config["metric_list"]}
+        metric, _, filtered = known.primary.removesuffix(")").partition(" (")
+        assert metrics[metric] in (known.higher_is_better, None), name
+        filters = [one["name"] for one in config.get("filter_list") or [{"name": "none"}]]
+        assert filtered in filters if filtered else filters == ["none"], name
         for shots in (None, 0, 5):
-            assert needs_of_known(name, shots) == needs(config, shots), (name, shots)
+            assert needs_of_known(name, shots) == (needs(config, shots),), (name, shots)

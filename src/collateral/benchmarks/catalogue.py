@@ -67,9 +67,10 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class KnownTask:
-    """What a report and a plan need to know of one of lm-eval's own tasks."""
+    """What a report and a plan need to know of one of lm-eval's own tasks or groups."""
 
-    benchmark: str
+    benchmark: str | None  # None for a group
+    members: tuple[str, ...]  # the tasks of a group; none for a task
     split: str  # that is scored
     examples: str | None  # the split of the few-shot examples
     shots: int  # few-shot examples where a suite says nothing
@@ -87,20 +88,8 @@ def catalogue() -> Mapping[str, Benchmark]:
 
 @cache
 def known_tasks() -> Mapping[str, KnownTask]:
-    """Return name → what is known of lm-eval's own tasks."""
-    return {
-        name: KnownTask(
-            benchmark=entry["benchmark"],
-            split=entry["split"],
-            examples=entry.get("examples"),
-            shots=int(entry.get("shots", 0)),
-            ability=entry["ability"],
-            primary=entry["primary"],
-            higher_is_better=bool(entry.get("higher_is_better", True)),
-            chance=entry.get("chance"),
-        )
-        for name, entry in _read("tasks.yaml").items()
-    }
+    """Return name → what is known of lm-eval's own tasks and groups."""
+    return {name: _known_task(entry) for name, entry in _read("tasks.yaml").items()}
 
 
 def benchmark(name: str) -> Benchmark:
@@ -138,8 +127,8 @@ def sources_of(name: str, split: str) -> tuple[Source, ...]:
 def chosen(name: str, split: str, mirror: Path | None = None) -> Source:
     """Return the source to use: the first that the mirror holds whole, else the first with addresses.
 
-    A file of the mirror counts if its name and its sha256 are those of the catalogue; a file without a sha256 in
-    the catalogue is never taken from a mirror.
+    A file of the mirror counts if its name and its sha256 are those of the catalogue. Where the catalogue states no
+    sha256, the name has to do, but only if the file has no address either (its licence forbids passing it on).
 
     Raises:
         CollateralError: every source needs a mirror, and it lacks a file; the message names the files.
@@ -152,7 +141,7 @@ def chosen(name: str, split: str, mirror: Path | None = None) -> Source:
     for source in sources:
         if source.reachable:
             return source
-    wanted = " and ".join(f"{raw.name} (sha256 {raw.sha256})" for raw in sources[0].files)
+    wanted = " and ".join(f"{raw.name} (sha256 {raw.sha256 or 'not stated'})" for raw in sources[0].files)
     where = f"{mirror} does not hold" if mirror else "no address is known: set `mirror` to a folder with"
     raise CollateralError(f"benchmark '{name}', split '{split}': {where} {wanted}")
 
@@ -160,12 +149,67 @@ def chosen(name: str, split: str, mirror: Path | None = None) -> Source:
 def _in_mirror(raw: RawFile, mirror: Path) -> bool:
     patterns = ["/".join(["*"] * depth + [raw.name]) for depth in range(_MIRROR_DEPTH + 1)]
     found = [path for pattern in patterns for path in sorted(mirror.glob(pattern)) if path.is_file()]
-    return raw.sha256 is not None and any(sha256_file(path) == raw.sha256 for path in found)
+    if raw.sha256 is None:
+        return bool(found) and not (raw.url or raw.hub)
+    return any(sha256_file(path) == raw.sha256 for path in found)
 
 
+@cache
 def _read(name: str) -> dict[str, dict[str, Any]]:
-    entries = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
-    return dict(entries)
+    """Return the entries of a file, with each template (`{each}` in its name) replaced by its entries."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, entry in yaml.safe_load((FOLDER / name).read_text(encoding="utf-8")).items():
+        if "{each}" not in key:
+            found[key] = entry
+            continue
+        for one in _each(entry.pop("each")):
+            found[key.replace("{each}", one)] = _filled(entry, one)
+    return found
+
+
+def _each(listed: list[str] | str) -> list[str]:
+    """Return the names that a template stands for: a list, or those of a template of the catalogue."""
+    if isinstance(listed, list):
+        return listed
+    before, _, after = listed.partition("{each}")
+    matching = [name for name in _read("catalogue.yaml") if name.startswith(before) and name.endswith(after)]
+    return [name[len(before) : len(name) - len(after)] for name in matching]
+
+
+def _filled(value: Any, one: str) -> Any:
+    """Return an entry of a template: `{each}` filled in; sources are left out whose `sha256` does not name it."""
+    if isinstance(value, str):
+        return value.replace("{each}", one)
+    if isinstance(value, list):
+        kept = [part for part in value if not _lacks(part, one)]
+        return [_filled(part, one) for part in kept]
+    if isinstance(value, dict):
+        return {key: part[one] if _by_name(key, part) else _filled(part, one) for key, part in value.items()}
+    return value
+
+
+def _by_name(key: str, value: Any) -> bool:
+    return key == "sha256" and isinstance(value, dict)
+
+
+def _lacks(source: Any, one: str) -> bool:
+    digests = source.get("sha256") if isinstance(source, dict) else None
+    return isinstance(digests, dict) and one not in digests
+
+
+def _known_task(entry: Mapping[str, Any]) -> KnownTask:
+    members = entry.get("members")
+    return KnownTask(
+        benchmark=entry.get("benchmark"),
+        members=tuple(members.replace("{each}", one) for one in _each(entry["each"])) if members else (),
+        split=entry.get("split", ""),
+        examples=entry.get("examples"),
+        shots=int(entry.get("shots", 0)),
+        ability=entry["ability"],
+        primary=entry["primary"],
+        higher_is_better=bool(entry.get("higher_is_better", True)),
+        chance=entry.get("chance"),
+    )
 
 
 def _benchmark(name: str, entry: Mapping[str, Any]) -> Benchmark:

@@ -12,6 +12,8 @@ from collateral.benchmarks.records import (
     lines_of,
     position,
     string,
+    strings,
+    table_rows,
 )
 from collateral.errors import CollateralError
 
@@ -19,6 +21,11 @@ _LABELS = "ABCDEFGH"
 _ADAPTED_QUESTION = re.compile(
     r"Please choose the correct answer to the question: (?P<question>.+)\n\n(?P<options>Answer1: .+)"
     r"\n\nAnswer format: answer1(?:/answer\d)+\s*",
+    re.DOTALL,
+)
+_ADAPTED_BLANK = re.compile(
+    r"Please choose the correct answer to fill in the blank to complete the given sentence: (?P<sentence>.+)"
+    r"\n\n(?P<options>Option1: .+) Answer format: option1/option2\s*",
     re.DOTALL,
 )
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]* +")
@@ -104,6 +111,96 @@ def _numbered(path: Path, number: int, text: str, word: str) -> list[str]:
     if len(texts) < 2 or not all(texts):
         raise broken(path, number, "instruction", text, "it must hold at least two options with text")
     return texts
+
+
+def winogrande_instructions(files: Sequence[Path]) -> list[Record]:
+    """Return sentence, option1, option2, answer ('1' or '2') from WinoGrande as instructions (`Option1: …`)."""
+    (path,) = files
+    rows = []
+    for number, record in json_list(path):
+        instruction = string(path, number, record, "instruction")
+        found = _ADAPTED_BLANK.fullmatch(instruction)
+        if found is None or found["sentence"].count("_") != 1:
+            raise broken(
+                path, number, "instruction", instruction, "it must be a sentence with one blank, Option1: …"
+            )
+        options = _numbered(path, number, found["options"], "Option")
+        if len(options) != 2:
+            raise broken(path, number, "instruction", instruction, "it must hold two options")
+        answer = position(path, number, "answer", record.get("answer"), ("option1", "option2"))
+        rows.append(
+            {
+                "sentence": found["sentence"].strip(),
+                "option1": options[0],
+                "option2": options[1],
+                "answer": str(answer + 1),
+            }
+        )
+    return rows
+
+
+def mmlu_table(files: Sequence[Path]) -> list[Record]:
+    """Return question, choices, answer (a position) from MMLU's release: question, A, B, C, D, letter; no header."""
+    (path,) = files
+    rows = []
+    for number, (question, *choices, letter) in table_rows(path, ",", 6):
+        if not question.strip() or not all(choice.strip() for choice in choices):
+            raise broken(path, number, "a cell", [question, *choices], "none may be empty")
+        answer = position(path, number, "the answer", letter.strip(), tuple(_LABELS[:4]))
+        rows.append({"question": question, "choices": choices, "answer": answer})
+    return rows
+
+
+def truthfulqa_table(files: Sequence[Path]) -> list[Record]:
+    """Return question, mc1_targets, mc2_targets from TruthfulQA's table of questions and reference answers.
+
+    mc1: the best answer, then the incorrect ones; mc2: all correct answers, then the incorrect ones. Labels are 1
+    for a true answer and 0 for a false one; answers are separated by semicolons.
+    """
+    (path,) = files
+    rows = []
+    names: list[str] = []
+    for number, cells in table_rows(path, ",", 7):
+        if not names:
+            names = cells
+            continue
+        record: Record = dict(zip(names, cells, strict=True))
+        best = string(path, number, record, "Best Answer").strip()
+        true, false = (
+            [text.strip() for text in string(path, number, record, name).split(";") if text.strip()]
+            for name in ("Correct Answers", "Incorrect Answers")
+        )
+        rows.append(
+            {
+                "question": string(path, number, record, "Question"),
+                "mc1_targets": _labelled([best], false),
+                "mc2_targets": _labelled(true, false),
+            }
+        )
+    return rows
+
+
+def _labelled(true: Sequence[str], false: Sequence[str]) -> Record:
+    return {"choices": [*true, *false], "labels": [1] * len(true) + [0] * len(false)}
+
+
+def mutual(files: Sequence[Path]) -> list[Record]:
+    """Return id, article, options, answers (a letter) from MuTual's records as JSON lines."""
+    (path,) = files
+    rows = []
+    for number, record in json_lines(path):
+        options = strings(path, number, record, "options", 4)
+        letter = string(path, number, record, "answers")
+        position(path, number, "answers", letter, tuple(_LABELS[: len(options)]))
+        rows.append(
+            {
+                "id": string(path, number, record, "id"),
+                "article": string(path, number, record, "article"),
+                "options": options,
+                "answers": letter,
+            }
+        )
+    return rows
 
 
 def hellaswag_lines(files: Sequence[Path]) -> list[Record]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from collateral.benchmarks import choices, passages
+from collateral.benchmarks import choices, generations, passages
 from collateral.benchmarks.catalogue import Source, benchmark
 from collateral.benchmarks.records import Record, broken, json_lines, parquet_rows
 from collateral.errors import CollateralError, unknown_name
@@ -12,14 +12,22 @@ from collateral.files import whole_file
 
 Form = Callable[[Sequence[Path]], list[Record]]
 FORMS: dict[str, Form] = {
+    "answered_passages": generations.answered_passages,
     "arc_instructions": choices.arc_instructions,
     "arc_options": choices.arc_options,
     "boolq": passages.boolq,
+    "conll_entities": generations.conll_entities,
     "hellaswag_lines": choices.hellaswag_lines,
     "lambada": passages.lambada,
+    "mmlu_table": choices.mmlu_table,
+    "mutual": choices.mutual,
     "piqa": choices.piqa,
+    "samsum_list": generations.samsum_list,
+    "samsum_table": generations.samsum_table,
     "sst2_table": passages.sst2_table,
+    "truthfulqa_table": choices.truthfulqa_table,
     "wikitext_pages": passages.wikitext_pages,
+    "winogrande_instructions": choices.winogrande_instructions,
 }
 ROWS = "rows"  # the file has the schema already: the fields are picked and checked
 

@@ -36,13 +36,18 @@ def needs(config: Mapping[str, Any], num_fewshot: int | None = None) -> Needs | 
     return Needs(name, _splits(scored, config.get("fewshot_split") or config.get("training_split"), shots))
 
 
-def needs_of_known(name: str, num_fewshot: int | None = None) -> Needs | None:
-    """Return the same for one of lm-eval's own tasks by name, without reading lm-eval; None if it is not known."""
+def needs_of_known(name: str, num_fewshot: int | None = None) -> tuple[Needs, ...]:
+    """Return the same for one of lm-eval's own tasks or groups by name, without reading lm-eval.
+
+    Empty if the name is not among `known_tasks`.
+    """
     task: KnownTask | None = known_tasks().get(name)
     if task is None:
-        return None
+        return ()
+    if task.benchmark is None:
+        return tuple(need for member in task.members for need in needs_of_known(member, num_fewshot))
     shots = task.shots if num_fewshot is None else num_fewshot
-    return Needs(task.benchmark, _splits(task.split, task.examples, shots))
+    return (Needs(task.benchmark, _splits(task.split, task.examples, shots)),)
 
 
 def _splits(scored: str, examples: str | None, shots: int) -> tuple[str, ...]:
@@ -58,8 +63,12 @@ def prepared_data(
     Raises:
         CollateralError: a split that the task needs is not among the prepared files.
     """
-    found = needs(config, num_fewshot) if data is not None else None
-    if found is None or data is None:
+    found = needs(config, num_fewshot)
+    if found is None:
+        return {}
+    if data is None:
+        if "/" not in str(config.get("dataset_path")):  # not a name of the hub, which lm-eval could fetch
+            raise _missing(task, found.benchmark, found.splits[0], None)
         return {}
     files = {}
     for split in found.splits:
