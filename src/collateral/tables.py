@@ -200,6 +200,28 @@ def efficacy(now: Sequence[Path], after_edit: Sequence[Path], reference: Sequenc
     return pl.concat([edited, before.join(edited, on=["model", "dataset", "seed", "fact_id"], how="semi")])
 
 
+def objectives(reference: Sequence[Path], facts: Sequence[Path]) -> pl.DataFrame:
+    """Return how surprising each fact's edit target is to the unedited model, before any edit.
+
+    perplexity = exp(-1/T Σ log p(target token | prompt, earlier target tokens)) over the T tokens of the edit target:
+    what the D4S paper sets the harm of question types against.
+
+    Args:
+        reference: the unedited model's probes.
+        facts: the data sets; the stem of each is its name.
+    """
+    types = [
+        pl.read_parquet(path, columns=["fact_id", "question_type", "case_id"]).with_columns(
+            dataset=pl.lit(path.stem)
+        )
+        for path in facts
+    ]
+    asked = stacked(reference).filter(kind="reliability").drop("editor", "edits")
+    told = asked.join(pl.concat(types), on=["dataset", "fact_id"], how="left")
+    columns = ("model", "dataset", "seed", "position", "fact_id", "case_id", "question_type", "target")
+    return told.select(*columns, nll="nll_target", perplexity=pl.col("nll_target").exp())
+
+
 def known_share(paths: Sequence[Path]) -> pl.DataFrame:
     """Return model, dataset, number of facts, and how many of them the unedited model knows."""
     rows = []

@@ -82,12 +82,13 @@ def test_a_data_set_comes_from_a_mirror_after_the_same_check(tmp_path, tiny_fold
     done = project.snakemake("--", target, "resources/datasets/training/harbours.parquet")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     assert pl.read_parquet(project.folder / target)["subject"].to_list() == [r["subject"] for r in RECORDS]
-    assert (project.folder / "resources/downloads/harbours/questions.json").read_bytes() == content
+    place = project.folder / "resources/downloads" / source["sha256"][:16] / "questions.json"
+    assert place.read_bytes() == content
     project.configure(mirror="../elsewhere")
     (tmp_path / "elsewhere").mkdir()
     assert "Read the facts of harbours" not in project.planned("--", target)
     (mirror / "questions.json").write_bytes(content + b" ")
-    (project.folder / "resources/downloads/harbours/questions.json").unlink()
+    place.unlink()
     project.configure(mirror="../mirror")
     done = project.snakemake("--", target)
     assert done.returncode != 0

@@ -1,6 +1,7 @@
 """The small study from nothing to the report, and what it promises about its files."""
 
 import json
+import math
 import re
 
 import polars as pl
@@ -59,6 +60,21 @@ def test_noop_equals_the_unedited_model_exactly(finished):
     assert now.equals(before)
     after = efficacy.filter(editor="noop", when="after_edit").select(numbers).sort(probe)
     assert after.equals(before)
+
+
+def test_the_perplexity_of_each_edit_target_is_that_of_the_unedited_model(finished):
+    tables = finished.folder / "results/tables"
+    objectives = pl.read_parquet(tables / "objectives.parquet").sort("position")
+    before = (
+        pl.read_parquet(tables / "efficacy.parquet")
+        .filter(when="before", kind="reliability")
+        .sort("position")
+    )
+    assert objectives["fact_id"].to_list()[:3] == before["fact_id"].to_list()
+    assert objectives["perplexity"].to_list()[:3] == pytest.approx(
+        [math.exp(nll) for nll in before["nll_target"]]
+    )
+    assert set(objectives["question_type"]) == {"completion"}
 
 
 def test_an_edit_changes_the_model_and_a_mask_thins_it(finished):

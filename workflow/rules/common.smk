@@ -1,12 +1,14 @@
 # The study's settings, wildcard constraints from them, and the functions that name files.
 
 import functools
+import hashlib
+import json
 import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from collateral.benchmarks.catalogue import chosen
+from collateral.benchmarks.catalogue import chosen, sources_of
 from collateral.errors import CollateralError
 from collateral.provenance import fingerprint
 from collateral.settings import load_study
@@ -34,8 +36,8 @@ wildcard_constraints:
     suite="|".join(map(re.escape, STUDY.settings["suites"])),
     edits=r"\d{4,5}",
     layer=r"\d{2,3}",
-    download=r"[^/]+/.+",
-    benchmark=r"[a-z0-9][a-z0-9.-]*",
+    download=r"[0-9a-f]{16}/[^/]+",
+    benchmark=r"[a-z0-9][a-z0-9_.-]*",
     split=r"[a-z_]+",
 
 
@@ -95,23 +97,27 @@ def order(wildcards):
     return wildcards.model, wildcards.dataset, int(wildcards.seed)
 
 
-def downloaded(name, source):
-    """Where a source of the config is found: its own path, or that of its download."""
+def downloaded(source):
+    """Where a source of the config or the catalogue is found: its own path, or that of its download.
+
+    A download's folder is named after its content, as far as that is known, so that all data sets and studies share it.
+    """
     if "path" in source:
         return str(locate(source["path"]))
     file = source.get("file") or source["url"]
-    return f"resources/downloads/{name}/{file.rpartition('/')[2]}"
+    identity = source.get("sha256") or hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
+    return f"resources/downloads/{identity[:16]}/{file.rpartition('/')[2]}"
 
 
-def dataset_sources():
-    """Path of the download → source, for all data sets of the study."""
-    found = {}
-    for name in STUDY.names("datasets"):
-        own = STUDY.settings["datasets"][name]
-        for place, source in ((name, own.get("source")), (f"{name}/training", own.get("training"))):
-            if source and "path" not in source:
-                found[downloaded(place, source)] = source
-    return found
+@functools.cache
+def downloads():
+    """Path of the download → source, for all data sets and suites of the study."""
+    sets = [STUDY.settings["datasets"][name] for name in STUDY.names("datasets")]
+    sources = [own[key] for own in sets for key in ("source", "training") if key in own]
+    for suite in STUDY.names("suites"):
+        for place in suite_benchmarks(suite):
+            sources += [raw.request() for raw in benchmark_source(*place).files]
+    return {downloaded(source): source for source in sources if "path" not in source}
 
 
 def loading(wildcards, *more):
@@ -126,7 +132,7 @@ def loader_module(wildcards):
 
 def dataset_files(wildcards):
     own = STUDY.settings["datasets"][wildcards.dataset]
-    path = Path(downloaded(wildcards.dataset, own["source"]) if "source" in own else locate(own["path"]))
+    path = Path(downloaded(own["source"]) if "source" in own else locate(own["path"]))
     if not path.is_dir():
         return str(path)
     return sorted(str(one) for one in path.iterdir() if one.suffix in {".tsv", ".yaml"})
@@ -249,8 +255,9 @@ def benchmark_source(benchmark, split):
     """The public files that one split of a benchmark is made of: the mirror's, or the first with addresses."""
     try:
         return chosen(benchmark, split, Path(MIRROR) if MIRROR else None)
-    except CollateralError as error:
-        raise WorkflowError(str(error))
+    except CollateralError as error:  # a plan needs no data; without it, the download ends the run
+        logger.warning(str(error))
+        return sources_of(benchmark, split)[0]
 
 
 @functools.cache
@@ -272,22 +279,15 @@ def suite_data(wildcards):
 def raw_files(wildcards):
     """The public files of one split, as they came."""
     source = benchmark_source(wildcards.benchmark, wildcards.split)
-    folder = f"resources/downloads/benchmarks/{wildcards.benchmark}/{wildcards.split}"
-    return [f"{folder}/{raw.name}" for raw in source.files]
+    return [downloaded(raw.request()) for raw in source.files]
 
 
 def download_source(wildcards):
-    """Where a download comes from: a source of the config, or of the benchmarks' catalogue."""
+    """Where a download comes from."""
     path = f"resources/downloads/{wildcards.download}"
-    found = dataset_sources().get(path)
-    kind, *place = wildcards.download.split("/")
-    if found is None and kind == "benchmarks" and len(place) == 3:
-        benchmark, split, file = place
-        raws = [raw for raw in benchmark_source(benchmark, split).files if raw.name == file]
-        found = raws[0].request() if raws else None
-    if found is None:
-        raise WorkflowError(f"{path}: no data set of this study and no benchmark is downloaded to there")
-    return found
+    if path not in downloads():
+        raise WorkflowError(f"{path}: nothing in this study is downloaded to there")
+    return downloads()[path]
 
 
 def suite_settings(wildcards):
@@ -328,6 +328,10 @@ def all_known():
         if STUDY.settings["datasets"][one.dataset]["known_only"]
     }
     return [f"results/prepared/{model}/known-{dataset}.parquet" for model, dataset in sorted(known)]
+
+
+def all_sequences():
+    return sorted({f"results/sequences/{one.dataset}/seed-{one.seed}.parquet" for one in STUDY.cells})
 
 
 def all_references():

@@ -60,7 +60,7 @@ rule load_facts:
 
 rule load_training_facts:
     input:
-        lambda w: downloaded(f"{w.dataset}/training", STUDY.settings["datasets"][w.dataset]["training"]),
+        lambda w: downloaded(STUDY.settings["datasets"][w.dataset]["training"]),
     output:
         "resources/datasets/training/{dataset}.parquet",
     log:

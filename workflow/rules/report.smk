@@ -8,6 +8,7 @@ TABLES = (
     "weights",
     "heatmaps",
     "single-weights",
+    "objectives",
     "known",
 )
 
@@ -24,6 +25,7 @@ rule gather:
         heatmaps=everywhere("heatmap.parquet"),
         singles=singles("single-weights.parquet"),
         known=all_known(),
+        facts=expand("resources/datasets/{dataset}.parquet", dataset=STUDY.names("datasets")),
     output:
         expand("results/tables/{table}.parquet", table=TABLES),
     log:
@@ -44,11 +46,7 @@ rule report:
     input:
         tables=expand("results/tables/{table}.parquet", table=TABLES),
         models=expand("resources/models/{model}/manifest.json", model=STUDY.names("models")),
-        sequences=expand(
-            "results/sequences/{dataset}/seed-{seed}.parquet",
-            dataset=STUDY.names("datasets"),
-            seed=STUDY.names("seeds"),
-        ),
+        sequences=all_sequences(),
     output:
         page=report(
             "results/report/index.html",

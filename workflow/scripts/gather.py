@@ -26,6 +26,7 @@ with job(snakemake.log[0]):
             "weights": tables.stacked(paths["weights"]),
             "heatmaps": tables.stacked(paths["heatmaps"]),
             "single-weights": tables.stacked(paths["singles"]),
+            "objectives": tables.objectives(paths["reference"], paths["facts"]),
             "known": tables.known_share(paths["known"]),
         },
         Path(snakemake.output[0]).parent,
