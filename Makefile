@@ -4,10 +4,13 @@ VENV   ?= .venv
 PYTHON ?= python3
 CORES  ?= $(shell nproc 2>/dev/null || echo 2)
 STUDY  ?=
+MIRROR ?=
 
 BIN       := $(VENV)/bin
 PIP       := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
-SNAKEMAKE := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-1} $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml)
+# The embedded study needs no model hub; other studies may.
+OFFLINE   := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$(if $(STUDY),0,1)}
+SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(MIRROR),--config mirror=$(MIRROR))
 REPORT    := results/report/index.html
 CODE      := src tests bench workflow/scripts
 RULES     := Snakefile workflow/rules
@@ -18,7 +21,7 @@ RULES     := Snakefile workflow/rules
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run   ## install into ./.venv, then run the embedded study to results/report/index.html
+run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, with MIRROR=folder) to its report
 	@$(SNAKEMAKE) --quiet host reason
 	@echo "Report: $(abspath $(REPORT))"
 
