@@ -42,6 +42,7 @@ fix: $(VENV)/.dev   ## format, and mend what can be mended by machine
 	@$(BIN)/snakefmt $(RULES)
 	@$(BIN)/python tests/unit/test_config.py --fix
 	@$(BIN)/python tests/unit/test_readme.py --fix
+	@$(BIN)/python tests/unit/test_docs.py
 
 bench: bench-edit   ## all benchmarks
 

@@ -1,20 +1,18 @@
 """Ability tasks by name: those of this package, those of the user's folders, those of lm-eval itself.
 
 A task is one YAML file in lm-eval's format. Its `data_files` are taken relative to the YAML file, so that neither
-the working directory nor the place of installation matters. Only `load_tasks` imports lm-eval.
+the working directory nor the place of installation matters. Only `load_tasks` imports lm-eval, and `benchmarks_of`
+for names that nothing else knows.
 """
 
 import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from collateral.benchmarks.catalogue import known_tasks
+from collateral.benchmarks.catalogue import benchmark, known_tasks
 from collateral.benchmarks.rerouting import (
     Needs,
     Prepared,
@@ -26,34 +24,7 @@ from collateral.benchmarks.rerouting import (
 )
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file
-
-EMBEDDED = Path(__file__).parent / "tasks"
-_LOCAL_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text"})  # dataset_path values that read files
-
-
-class _FunctionName(str):
-    """The text behind a `!function` tag, which only lm-eval may resolve, since that runs the code."""
-
-    __slots__ = ()
-
-
-class _TaskLoader(yaml.SafeLoader):
-    """A safe loader that knows the `!function` tag and calls nothing."""
-
-
-_TaskLoader.add_constructor(
-    "!function",
-    lambda loader, node: _FunctionName(loader.construct_scalar(node)),  # type: ignore[arg-type]
-)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One task or group: its merged configuration, and every file that decides what it measures."""
-
-    config: Mapping[str, Any]
-    path: Path
-    sources: tuple[Path, ...]
+from collateral.taskfiles import EMBEDDED, TaskFile, indexed
 
 
 def load_tasks(
@@ -79,7 +50,7 @@ def load_tasks(
     """
     from lm_eval.tasks import TaskManager
 
-    index = _index(folders)
+    index = indexed(folders)
     ours = list(_members([name for name in names if name in index], index))
     loaded: dict[str, Any] = {}
     if ours:
@@ -116,7 +87,7 @@ def _manager(name: str) -> Any:
 
 def task_names(folders: Sequence[Path] = ()) -> list[str]:
     """Return the names of the tasks and groups of this package and of the folders, sorted."""
-    return sorted(_index(folders))
+    return sorted(indexed(folders))
 
 
 def task_metadata(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
@@ -125,7 +96,7 @@ def task_metadata(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     Keys of this package's tasks: version, ability, chance (absent for perplexity), prompt_source, primary (the name
     of the metric), higher_is_better. Of lm-eval's own: ability, chance, primary, higher_is_better; empty if unknown.
     """
-    entry = _index(folders).get(name)
+    entry = indexed(folders).get(name)
     if entry:
         return dict(entry.config.get("metadata") or {})
     known = known_tasks().get(name)
@@ -161,7 +132,7 @@ def benchmarks_of(
     Raises:
         CollateralError: a name is unknown, or a YAML file is broken.
     """
-    index = _index(folders)
+    index = indexed(folders)
     read: list[Needs | None] = []
     unknown = []
     for name in _members(names, index):
@@ -190,25 +161,29 @@ def task_fingerprint(names: Sequence[str], folders: Sequence[Path] = ()) -> str:
     """Return the sha256 over all files that decide what the named tasks measure.
 
     These are the YAML file, what it includes, the Python files of its `!function` tags and its data files, by file
-    name and content and not by folder. A name that is in no folder counts with lm-eval's version. Prepared files of
-    benchmarks are not among them: they are inputs of their own.
+    name and content and not by folder, and the benchmarks that the tasks read with their fields. A name that is in
+    no folder counts with lm-eval's version. Prepared files of benchmarks are not among them: they are inputs of
+    their own.
 
     Raises:
         CollateralError: a YAML file is broken or a data file is missing.
     """
-    index = _index(folders)
+    index = indexed(folders)
     digest = hashlib.sha256()
     for name in _members(names, index):
         if name in index:
+            read = [needs(index[name].config)]
             parts = [f"{path.name} {sha256_file(path)}" for path in index[name].sources]
         else:
+            read = [*needs_of_known(name)]
             parts = [f"lm-eval {version('lm-eval')}"]
+        parts += [f"{need.benchmark} {','.join(benchmark(need.benchmark).fields)}" for need in read if need]
         digest.update("\n".join([name, *sorted(parts), ""]).encode())
     return digest.hexdigest()
 
 
 def _load_default(
-    manager: Any, name: str, index: Mapping[str, _Entry], data: Prepared | None, num_fewshot: int | None
+    manager: Any, name: str, index: Mapping[str, TaskFile], data: Prepared | None, num_fewshot: int | None
 ) -> dict[str, Any]:
     _checked(manager, name, index)
     redirect(manager, name, data, num_fewshot)
@@ -217,14 +192,14 @@ def _load_default(
     return {name: group} if group is not None else dict(built["tasks"])
 
 
-def _checked(manager: Any, name: str, index: Mapping[str, _Entry]) -> None:
+def _checked(manager: Any, name: str, index: Mapping[str, TaskFile]) -> None:
     if name not in manager.all_tasks:
         # lm-eval has thousands of names: only those close to this one belong into a message.
         close = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.5)
         raise unknown_name("task", name, [*index, *close])
 
 
-def _members(names: Sequence[str], index: Mapping[str, _Entry]) -> Iterator[str]:
+def _members(names: Sequence[str], index: Mapping[str, TaskFile]) -> Iterator[str]:
     """Yield each task name once, with the groups of the folders replaced by what they list."""
     pending, seen = list(reversed(names)), set[str]()
     while pending:
@@ -245,94 +220,6 @@ def _members(names: Sequence[str], index: Mapping[str, _Entry]) -> Iterator[str]
         pending.extend(reversed(listed))
 
 
-def _index(folders: Sequence[Path]) -> dict[str, _Entry]:
-    """Return every task and group of the folders; a later folder wins over an earlier one."""
-    index: dict[str, _Entry] = {}
-    for folder in (EMBEDDED, *(Path(extra).absolute() for extra in folders)):
-        if not folder.is_dir():
-            raise CollateralError(
-                f"{folder}: no such task folder; give a folder with lm-eval task files (*.yaml)"
-            )
-        found: dict[str, _Entry] = {}
-        for path in sorted(folder.rglob("*.yaml")):
-            config, sources = _read(path)
-            name = config.get("group", config.get("task"))
-            if name is None:
-                continue  # a fragment that other files include
-            if not isinstance(name, str):
-                raise CollateralError(f"{path}: task is {name!r}; give the task a name")
-            if name in found:
-                raise CollateralError(
-                    f"{path}: task '{name}' stands also in {found[name].path}; rename one of them"
-                )
-            found[name] = _Entry(config, path, tuple(sources))
-        index |= found
-    return index
-
-
-def _read(path: Path, parents: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[Path]]:
-    """Return the configuration, with its includes merged in, and the files that it consists of."""
-    if path in parents:
-        raise CollateralError(f"{path}: includes itself; remove the circle of 'include' lines")
-    try:
-        loader = _TaskLoader(path.read_text(encoding="utf-8"))
-        config = loader.get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise CollateralError(f"{path}: not readable as a task file ({reason}); mend the YAML") from None
-    if not isinstance(config, dict):
-        raise CollateralError(f"{path}: holds {type(config).__name__}, not the keys of an lm-eval task")
-    sources = [path, *_function_files(config, path.parent)]
-    options = config.get("dataset_kwargs")
-    if isinstance(options, dict) and "data_files" in options:
-        files = _beside(options["data_files"], path, config.get("dataset_path") in _LOCAL_FORMATS)
-        config["dataset_kwargs"] = {**options, "data_files": files}
-        sources += _existing(files)
-    merged: dict[str, Any] = {}
-    includes = config.pop("include", [])
-    for included in includes if isinstance(includes, list) else [includes]:
-        below, more = _read((path.parent / str(included)).resolve(), (*parents, path))
-        merged |= below
-        sources += more
-    return merged | config, sources
-
-
-def _beside(files: Any, path: Path, local: bool) -> Any:
-    """Return `data_files` with absolute paths where they lie beside the YAML file."""
-    if isinstance(files, dict):
-        return {split: _beside(value, path, local) for split, value in files.items()}
-    if isinstance(files, list):
-        return [_beside(value, path, local) for value in files]
-    found = (
-        sorted(path.parent.glob(files))
-        if isinstance(files, str) and files and not Path(files).is_absolute()
-        else []
-    )
-    if found:
-        return str(found[0]) if len(found) == 1 else [str(one) for one in found]
-    if local and "://" not in str(files) and not Path(str(files)).is_file():
-        raise CollateralError(f"{path}: data file {files!r} not found; paths are relative to the YAML file")
-    return files
-
-
-def _existing(files: Any) -> list[Path]:
-    if isinstance(files, dict | list):
-        values = files.values() if isinstance(files, dict) else files
-        return [path for value in values for path in _existing(value)]
-    return [Path(files)] if Path(str(files)).is_file() else []
-
-
-def _function_files(value: Any, folder: Path) -> list[Path]:
-    """Return the Python files beside the YAML file that its `!function` tags name."""
-    if isinstance(value, _FunctionName):
-        path = folder / (value.rpartition(".")[0].replace(".", "/") + ".py")
-        return [path] if path.is_file() else []
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        return sorted({path for part in inner for path in _function_files(part, folder)})
-    return []
-
-
-def _absolute_data(entry: _Entry) -> dict[str, Any]:
+def _absolute_data(entry: TaskFile) -> dict[str, Any]:
     options = entry.config.get("dataset_kwargs")
     return {"dataset_kwargs": dict(options)} if isinstance(options, dict) else {}

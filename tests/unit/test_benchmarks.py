@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from collateral.benchmarks.about import about_table
 from collateral.benchmarks.catalogue import (
     FOLDER,
     RawFile,
@@ -47,6 +48,7 @@ def lines(*records: object) -> str:
 
 def test_every_source_can_be_had_and_read() -> None:
     for name, benchmark in catalogue().items():
+        assert re.fullmatch("[a-z0-9][a-z0-9.-]*", name)  # it names a folder
         assert benchmark.licence
         assert benchmark.citation
         assert benchmark.home.startswith("https://")
@@ -281,7 +283,7 @@ def test_mmlu_has_every_subject_and_five_in_a_mirror() -> None:
     assert len(subjects) == 57
     tables = [name for name in subjects if len(sources_of(name, "test")) == 2]
     assert len(tables) == 5
-    table = sources_of("mmlu-college_physics", "test")[1].files[0]
+    table = sources_of("mmlu-college-physics", "test")[1].files[0]
     assert table.name == "college_physics_test.csv"
     assert table.sha256.startswith("079c3696")
 
@@ -368,6 +370,23 @@ def test_what_is_known_of_the_tasks_names_benchmarks_and_splits() -> None:
             assert len(task.members) == 57
 
 
+def test_the_table_names_licence_source_and_mirror_file_of_each_benchmark() -> None:
+    rows = [line.strip("| ").split(" | ") for line in about_table().splitlines()[2:]]
+    assert all(len(row) == 5 for row in rows)
+    found = {row[0].split(" ")[0].strip("`"): row for row in rows}
+    families = {benchmark.family for benchmark in catalogue().values()}
+    assert set(found) == families
+    assert "baber/piqa" in found["piqa"][3]
+    assert (
+        "`valid-labels.lst` (b4192dc3a2a0363d9d60ccf79800cbbe2f32ebb17726efdde6970e0b8131bceb)"
+        in found["piqa"][4]
+    )
+    assert found["mutual"][3] == "a mirror only"
+    assert found["mmlu-{slug}"][0].endswith("(57)")
+    assert "college_physics_test.csv" in found["mmlu-{slug}"][4]
+    assert "CC BY-NC-ND" in found["samsum"][1]
+
+
 COUNTS = {
     ("lambada", "test"): 5153,
     ("piqa", "validation"): 1838,
@@ -383,9 +402,9 @@ COUNTS = {
     ("winogrande", "validation"): 1267,
     ("gsm8k", "test"): 1319,
     ("truthfulqa", "validation"): 817,
-    ("mmlu-college_physics", "test"): 102,
-    ("mmlu-moral_scenarios", "test"): 895,
-    ("mmlu-high_school_us_history", "test"): 204,
+    ("mmlu-college-physics", "test"): 102,
+    ("mmlu-moral-scenarios", "test"): 895,
+    ("mmlu-high-school-us-history", "test"): 204,
 }
 
 

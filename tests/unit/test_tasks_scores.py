@@ -10,6 +10,7 @@ from collateral.tasks.rect import answers, arithmetic, entities, passages, summa
     [
         (" True", 1.0, 1.0),
         ("\n\n'true', because it follows", 1.0, 1.0),
+        ("\nAnswer:\n\nTrue", 1.0, 1.0),
         (" False.", 0.0, 1.0),
         (" truest of all", 0.0, 0.0),
         (" It is true", 0.0, 0.0),
@@ -38,6 +39,8 @@ def test_labels_are_those_of_the_public_data() -> None:
         ("D.", "D"),
         (" A\nQ: next", "A"),
         (" A dog", ""),
+        ("\nA:", ""),
+        ("\nA: (D)", "D"),
         (" Bob", ""),
         (" b", ""),
         (" E", ""),
@@ -88,6 +91,7 @@ def test_the_released_score_finds_a_digit_in_any_number() -> None:
         (" Bob Russell", 1.0, 1.0),
         ("\nThe Bob Russell!\nQuestion: next", 1.0, 1.0),
         (" It was Bob Russell, I think", 1.0, 0.0),
+        ("\nA:\n\nBob Russell", 1.0, 1.0),
         (" Bobby Russells", 0.0, 0.0),
         (" I do not know.\nBob Russell", 0.0, 0.0),
         (" Zoë", 1.0, 1.0),
@@ -197,7 +201,7 @@ def test_micro_f1_of_three_sentences_by_hand() -> None:
 
 def test_rouge_by_hand() -> None:
     """ROUGE-1: P 2/2, R 2/4, F 2/3. ROUGE-2: P 1/1, R 1/3, F 1/2. ROUGE-L: as ROUGE-1."""
-    scores = summaries.summary({"summary": "Ann wants green tea"}, [" green tea\n"])
+    scores = summaries.summary({"summary": "Ann wants green tea"}, ["\n\ngreen tea\n\nAnn wants"])
     assert scores == pytest.approx({"rouge1": 2 / 3, "rouge2": 1 / 2, "rougeL": 2 / 3, "rouge": 11 / 18})
     empty = summaries.summary({"summary": "Ann wants tea"}, [" "])
     assert set(empty.values()) == {0.0}

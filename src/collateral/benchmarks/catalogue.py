@@ -57,6 +57,7 @@ class Benchmark:
     """A public evaluation set."""
 
     name: str
+    family: str  # the template that it is one of; else its name
     licence: str
     citation: str
     home: str
@@ -155,31 +156,39 @@ def _in_mirror(raw: RawFile, mirror: Path) -> bool:
 
 
 @cache
+def _raw(name: str) -> dict[str, dict[str, Any]]:
+    return dict(yaml.safe_load((FOLDER / name).read_text(encoding="utf-8")))
+
+
 def _read(name: str) -> dict[str, dict[str, Any]]:
-    """Return the entries of a file, with each template (`{each}` in its name) replaced by its entries."""
+    """Return the entries of a file; a template, which has `each`, is replaced by its entries.
+
+    In a template `{each}` stands for a name of its list, `{slug}` for the same with hyphens.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for key, entry in yaml.safe_load((FOLDER / name).read_text(encoding="utf-8")).items():
-        if "{each}" not in key:
-            found[key] = entry
+    for key, entry in _raw(name).items():
+        if "each" not in entry or "members" in entry:
+            found[key] = {"family": key, **entry}
             continue
-        for one in _each(entry.pop("each")):
-            found[key.replace("{each}", one)] = _filled(entry, one)
+        rest = {name: value for name, value in entry.items() if name != "each"}
+        for one in _each(entry["each"]):
+            found[_named(key, one)] = {"family": key, **_filled(rest, one)}
     return found
 
 
 def _each(listed: list[str] | str) -> list[str]:
-    """Return the names that a template stands for: a list, or those of a template of the catalogue."""
-    if isinstance(listed, list):
-        return listed
-    before, _, after = listed.partition("{each}")
-    matching = [name for name in _read("catalogue.yaml") if name.startswith(before) and name.endswith(after)]
-    return [name[len(before) : len(name) - len(after)] for name in matching]
+    """Return the names that a template stands for: a list, or the list of a template of the catalogue."""
+    return listed if isinstance(listed, list) else list(_raw("catalogue.yaml")[listed]["each"])
+
+
+def _named(text: str, one: str) -> str:
+    return text.replace("{each}", one).replace("{slug}", one.replace("_", "-"))
 
 
 def _filled(value: Any, one: str) -> Any:
-    """Return an entry of a template: `{each}` filled in; sources are left out whose `sha256` does not name it."""
+    """Return an entry of a template with the name filled in; sources whose `sha256` lacks it are left out."""
     if isinstance(value, str):
-        return value.replace("{each}", one)
+        return _named(value, one)
     if isinstance(value, list):
         kept = [part for part in value if not _lacks(part, one)]
         return [_filled(part, one) for part in kept]
@@ -201,7 +210,7 @@ def _known_task(entry: Mapping[str, Any]) -> KnownTask:
     members = entry.get("members")
     return KnownTask(
         benchmark=entry.get("benchmark"),
-        members=tuple(members.replace("{each}", one) for one in _each(entry["each"])) if members else (),
+        members=tuple(_named(members, one) for one in _each(entry["each"])) if members else (),
         split=entry.get("split", ""),
         examples=entry.get("examples"),
         shots=int(entry.get("shots", 0)),
@@ -215,6 +224,7 @@ def _known_task(entry: Mapping[str, Any]) -> KnownTask:
 def _benchmark(name: str, entry: Mapping[str, Any]) -> Benchmark:
     return Benchmark(
         name=name,
+        family=entry["family"],
         licence=entry["licence"],
         citation=entry["citation"],
         home=entry["home"],

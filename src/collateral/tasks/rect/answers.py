@@ -7,22 +7,31 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_FIRST_WORD = re.compile(r"[^\w]*(\w+)")
-_LETTER = re.compile(r"\s*\(?([A-D])(?=$|[).:,;\n]|\s*$)")
+_LABEL = re.compile(r"\s*(?:A|Answer):", re.IGNORECASE)  # with which models begin an answer
+_FIRST_WORD = re.compile(r"\W*(\w+)")
+_LETTER = re.compile(r"\s*\(?([A-D])(?=[).,;\n]|\s*$)")
+
+
+def _unlabelled(output: str) -> str:
+    found = _LABEL.match(output)
+    return output[found.end() :] if found else output
 
 
 def first_word(output: str) -> str:
-    """Return the first word in lower case, without the marks around it; empty if there is none."""
-    found = _FIRST_WORD.match(output)
+    """Return the first word in lower case, without the marks around it; empty if there is none.
+
+    A label "A:" or "Answer:" before it is skipped.
+    """
+    found = _FIRST_WORD.match(_unlabelled(output))
     return found[1].casefold() if found else ""
 
 
 def first_letter(output: str) -> str:
     """Return A, B, C or D where the output begins with that letter alone, as `B`, `(B)`, `B.`; else empty.
 
-    "A dog" is no answer: the letter has to stand by itself.
+    "A dog" is no answer, since the letter has to stand by itself, nor is "A:", which is the label of an answer.
     """
-    found = _LETTER.match(output)
+    found = _LETTER.match(_unlabelled(output))
     return found[1] if found else ""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_LABEL = re.compile(r"\s*(?:A|Answer):", re.IGNORECASE)  # with which models begin an answer
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -17,9 +18,12 @@ def normalised(text: str) -> str:
 def open_question(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Return contains (an accepted answer occurs in the output as whole words) and exact_match (it is the output).
 
-    Only the first line that is not empty counts: what follows is no longer the answer.
+    Only the first line that is not empty counts, after a label "A:" or "Answer:" if there is one: what follows is no
+    longer the answer.
     """
-    lines = [line for line in results[0].splitlines() if line.strip()]
+    label = _LABEL.match(results[0])
+    output = results[0][label.end() :] if label else results[0]
+    lines = [line for line in output.splitlines() if line.strip()]
     said = normalised(lines[0]) if lines else ""
     accepted = {normalised(answer) for answer in doc["answer"]} - {""}
     return {

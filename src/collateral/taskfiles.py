@@ -1,0 +1,129 @@
+"""Task YAML files of folders → their merged configuration, and every file that decides what they measure.
+
+Nothing is imported or run: a `!function` tag is read as text, so that planning a study needs no lm-eval.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from collateral.errors import CollateralError
+
+EMBEDDED = Path(__file__).parent / "tasks"
+_LOCAL_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text"})  # dataset_path values that read files
+
+
+class _FunctionName(str):
+    """The text behind a `!function` tag, which only lm-eval may resolve, since that runs the code."""
+
+    __slots__ = ()
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """A safe loader that knows the `!function` tag and calls nothing."""
+
+
+_TaskLoader.add_constructor(
+    "!function",
+    lambda loader, node: _FunctionName(loader.construct_scalar(node)),  # type: ignore[arg-type]
+)
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """One task or group: its merged configuration, and every file that decides what it measures."""
+
+    config: Mapping[str, Any]
+    path: Path
+    sources: tuple[Path, ...]
+
+
+def indexed(folders: Sequence[Path]) -> dict[str, TaskFile]:
+    """Return every task and group of the folders; a later folder wins over an earlier one."""
+    index: dict[str, TaskFile] = {}
+    for folder in (EMBEDDED, *(Path(extra).absolute() for extra in folders)):
+        if not folder.is_dir():
+            raise CollateralError(
+                f"{folder}: no such task folder; give a folder with lm-eval task files (*.yaml)"
+            )
+        found: dict[str, TaskFile] = {}
+        for path in sorted(folder.rglob("*.yaml")):
+            config, sources = _read(path)
+            name = config.get("group", config.get("task"))
+            if name is None:
+                continue  # a fragment that other files include
+            if not isinstance(name, str):
+                raise CollateralError(f"{path}: task is {name!r}; give the task a name")
+            if name in found:
+                raise CollateralError(
+                    f"{path}: task '{name}' stands also in {found[name].path}; rename one of them"
+                )
+            found[name] = TaskFile(config, path, tuple(sources))
+        index |= found
+    return index
+
+
+def _read(path: Path, parents: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[Path]]:
+    """Return the configuration, with its includes merged in, and the files that it consists of."""
+    if path in parents:
+        raise CollateralError(f"{path}: includes itself; remove the circle of 'include' lines")
+    try:
+        loader = _TaskLoader(path.read_text(encoding="utf-8"))
+        config = loader.get_single_data()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CollateralError(f"{path}: not readable as a task file ({reason}); mend the YAML") from None
+    if not isinstance(config, dict):
+        raise CollateralError(f"{path}: holds {type(config).__name__}, not the keys of an lm-eval task")
+    sources = [path, *_function_files(config, path.parent)]
+    options = config.get("dataset_kwargs")
+    if isinstance(options, dict) and "data_files" in options:
+        files = _beside(options["data_files"], path, config.get("dataset_path") in _LOCAL_FORMATS)
+        config["dataset_kwargs"] = {**options, "data_files": files}
+        sources += _existing(files)
+    merged: dict[str, Any] = {}
+    includes = config.pop("include", [])
+    for included in includes if isinstance(includes, list) else [includes]:
+        below, more = _read((path.parent / str(included)).resolve(), (*parents, path))
+        merged |= below
+        sources += more
+    return merged | config, sources
+
+
+def _beside(files: Any, path: Path, local: bool) -> Any:
+    """Return `data_files` with absolute paths where they lie beside the YAML file."""
+    if isinstance(files, dict):
+        return {split: _beside(value, path, local) for split, value in files.items()}
+    if isinstance(files, list):
+        return [_beside(value, path, local) for value in files]
+    found = (
+        sorted(path.parent.glob(files))
+        if isinstance(files, str) and files and not Path(files).is_absolute()
+        else []
+    )
+    if found:
+        return str(found[0]) if len(found) == 1 else [str(one) for one in found]
+    if local and "://" not in str(files) and not Path(str(files)).is_file():
+        raise CollateralError(f"{path}: data file {files!r} not found; paths are relative to the YAML file")
+    return files
+
+
+def _existing(files: Any) -> list[Path]:
+    if isinstance(files, dict | list):
+        values = files.values() if isinstance(files, dict) else files
+        return [path for value in values for path in _existing(value)]
+    return [Path(files)] if Path(str(files)).is_file() else []
+
+
+def _function_files(value: Any, folder: Path) -> list[Path]:
+    """Return the Python files beside the YAML file that its `!function` tags name."""
+    if isinstance(value, _FunctionName):
+        path = folder / (value.rpartition(".")[0].replace(".", "/") + ".py")
+        return [path] if path.is_file() else []
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return sorted({path for part in inner for path in _function_files(part, folder)})
+    return []
