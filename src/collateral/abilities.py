@@ -33,11 +33,11 @@ def evaluate(
     adapted: bool = False,
     data: Prepared | None = None,
 ) -> dict[str, Any]:
-    """Return lm-eval's result for one suite, samples included, with a fixed batch size and fixed seeds.
+    """Return lm-eval's result for one suite, samples included, with a fixed batch size and a fixed seed.
 
     Args:
         model: the model in the state that is to be measured.
-        suite: `tasks`, `batch_size`, and optionally `limit` and `num_fewshot`.
+        suite: `tasks`, `batch_size`, and optionally `limit`, `num_fewshot` and `seed`.
         folders: folders with task YAML files, searched before lm-eval's own tasks.
         adapted: the model carries an adapter, which has to know where a prompt ends.
         data: (benchmark, split) → prepared file, for the tasks on public data sets of the catalogue.
@@ -48,7 +48,7 @@ def evaluate(
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    shots = suite.get("num_fewshot")
+    shots, seed = suite.get("num_fewshot"), suite.get("seed", 0)
     # No response cache: lm-eval's key lacks the model, so one checkpoint would be served another's answers.
     result = simple_evaluate(
         model=_language_model(model, suite["batch_size"], adapted),
@@ -58,10 +58,10 @@ def evaluate(
         log_samples=True,
         bootstrap_iters=100,
         task_manager=TaskManager(include_defaults=False),
-        random_seed=0,
-        numpy_random_seed=0,
-        torch_random_seed=0,
-        fewshot_random_seed=0,
+        random_seed=seed,
+        numpy_random_seed=seed,
+        torch_random_seed=seed,
+        fewshot_random_seed=seed,
     )
     if not result or not result.get("results"):
         raise CollateralError("lm-eval returned no result; see the log above it")
