@@ -28,7 +28,7 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _KINDS: Mapping[str, tuple[set[str], set[str]]] = {
     "url": ({"url"}, {"url", "sha256", "file"}),
     "hub": ({"hub", "revision", "file"}, {"hub", "revision", "file", "sha256"}),
-    "file": ({"file", "sha256"}, {"file", "sha256"}),
+    "file": ({"file"}, {"file", "sha256"}),
 }
 
 
@@ -55,7 +55,7 @@ def checked_source(source: Mapping[str, Any]) -> Source:
     """Return the source that a config's mapping describes.
 
     Args:
-        source: `{url, sha256, file?}`, `{hub, revision, file, sha256?}`, or `{file, sha256}`: only a mirror has it.
+        source: `{url, sha256, file?}`, `{hub, revision, file, sha256?}`, or `{file, sha256?}`: only a mirror has it.
             A url that names a commit of 40 digits may lack the sha256. A key with None counts as absent.
 
     Raises:

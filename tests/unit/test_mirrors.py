@@ -134,3 +134,13 @@ def test_a_mirror_is_never_backed_by_the_network(mirror, tmp_path):
     with pytest.raises(CollateralError, match="no file facts") as caught:
         fetch(source, tmp_path / "data" / "facts.json", mirror)
     assert str(tmp_path / "data" / "facts.json") in str(caught.value)
+
+
+def test_a_file_that_only_a_mirror_has_may_lack_a_checksum(mirror, tmp_path, caplog):
+    """Some sets may not be passed on: no public checksum is known, and the folder's own file is taken."""
+    put(mirror / "facts.json")
+    with caplog.at_level(logging.WARNING):
+        assert fetch({"file": "facts.json"}, tmp_path / "facts.json", mirror).read_bytes() == BODY
+    assert "cannot be verified" in caplog.text
+    with pytest.raises(CollateralError, match=r"facts\.json has no public address; .*mirror"):
+        fetch({"file": "facts.json"}, tmp_path / "other.json")
