@@ -4,26 +4,29 @@ VENV   ?= .venv
 PYTHON ?= python3
 CORES  ?= $(shell nproc 2>/dev/null || echo 2)
 STUDY  ?=
-MIRROR ?=
+CONFIG ?=
 
 BIN       := $(VENV)/bin
 PIP       := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 # The embedded study needs no model hub; other studies may.
 OFFLINE   := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$(if $(STUDY),0,1)}
-SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(MIRROR),--config mirror=$(MIRROR))
+SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
-CODE      := src tests bench workflow/scripts
+CODE      := src tests bench workflow/scripts workflow/plan.py
 RULES     := Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench bench-edit report clean
+.PHONY: help run plan test check fix bench bench-edit report clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, with MIRROR=folder) to its report
+run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…") to its report
 	@$(SNAKEMAKE) --quiet host reason
 	@echo "Report: $(abspath $(REPORT))"
+
+plan: $(VENV)/.run  ## what a study costs before it is started: make plan STUDY=laptop CONFIG="mirror=…"
+	@$(BIN)/python workflow/plan.py $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 
 test: $(VENV)/.dev  ## install what tests need, then run them all
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup

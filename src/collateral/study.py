@@ -1,7 +1,9 @@
 """What a study consists of: its chains, their checkpoints, and what is measured at each. Torch-free."""
 
 import functools
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -122,14 +124,14 @@ class Study:
     def learner(self, model: str, editor: str) -> str | None:
         """Return the editor whose hypernetwork this one uses, if its method has one.
 
-        It is the first of the config with the same method and settings, so that editors that differ in their
-        regularizer alone share one training.
+        It is the first by name with the same method and settings, so that editors that differ in their regularizer
+        alone share one training, whatever study's file they stand in.
         """
         if not self.is_flagged(editor, "hypernetwork"):
             return None
         own = self.training(model, editor)
         editors: Settings = self.settings["editors"]
-        return next(one for one in editors if self.training(model, one) == own)
+        return next(one for one in sorted(editors) if self.training(model, one) == own)
 
     def training(self, model: str, editor: str) -> Settings:
         """Return what the training of an editor's hypernetwork depends on: method and settings."""
@@ -149,6 +151,16 @@ class Study:
 
 def _flat(lists: Iterable[list[str]]) -> Iterable[str]:
     return (entry for own in lists for entry in own)
+
+
+def download_path(source: Mapping[str, str]) -> str:
+    """Return where the file of a source of the config, or of the benchmarks' catalogue, is downloaded to.
+
+    Its folder is named after its content, as far as that is known, so that all data sets and studies share it.
+    """
+    file = source.get("file") or source["url"]
+    identity = source.get("sha256") or hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
+    return f"resources/downloads/{identity[:16]}/{file.rpartition('/')[2]}"
 
 
 def reference_blocks(edits: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ COUNTS = {
     None: {"edit": 13, "evaluate_abilities": 13, "evaluate_unedited": 1, "measure_reference": 5},
     # seven editors and noop; moments of one layer
     "controls": {"edit": 29, "evaluate_abilities": 29, "measure_moment": 1},
-    # zsre, seed 0: rome 1 5 10 15 20 50; five others at 20 and 50, three at 20, noop at 50; four elsewhere at 20, twice
+    # zsre, seed 0: rome 1 5 10 15 20 50; five others at 20 and 50, three at 20, noop at 50; twice four at 20
     "laptop": {
         "edit": 6 + 5 * 2 + 3 + 1 + 4 + 4,
         "evaluate_abilities": 2 + 5 * 2 + 3 + 1 + 4 + 4,

@@ -1,8 +1,6 @@
 # The study's settings, wildcard constraints from them, and the functions that name files.
 
 import functools
-import hashlib
-import json
 import re
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from collateral.benchmarks.catalogue import chosen, sources_of
 from collateral.errors import CollateralError
 from collateral.provenance import fingerprint
 from collateral.settings import load_study
-from collateral.study import Cell, reference_blocks
+from collateral.study import Cell, download_path, reference_blocks
 from collateral.taskfolders import benchmarks_of, task_fingerprint
 
 ROOT = Path(workflow.basedir)
@@ -98,15 +96,8 @@ def order(wildcards):
 
 
 def downloaded(source):
-    """Where a source of the config or the catalogue is found: its own path, or that of its download.
-
-    A download's folder is named after its content, as far as that is known, so that all data sets and studies share it.
-    """
-    if "path" in source:
-        return str(locate(source["path"]))
-    file = source.get("file") or source["url"]
-    identity = source.get("sha256") or hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
-    return f"resources/downloads/{identity[:16]}/{file.rpartition('/')[2]}"
+    """Where a source is found: its own path, or that of its download."""
+    return str(locate(source["path"])) if "path" in source else download_path(source)
 
 
 @functools.cache

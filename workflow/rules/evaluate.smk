@@ -72,6 +72,8 @@ rule measure_efficacy:
         checkpoint("efficacy.parquet"),
     log:
         "logs/measure_efficacy/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    benchmark:
+        "benchmarks/measure_efficacy/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
     conda:
         "../../envs/evaluate.yaml"
     threads: THREADS

@@ -87,6 +87,8 @@ rule measure_reference:
         REFERENCE,
     log:
         "logs/measure_reference/{model}/{dataset}/seed-{seed}/edits-{edits}.log",
+    benchmark:
+        "benchmarks/measure_reference/{model}/{dataset}/seed-{seed}/edits-{edits}.tsv"
     conda:
         "../../envs/evaluate.yaml"
     threads: THREADS

@@ -11,6 +11,8 @@ rule weigh:
         heatmap=checkpoint("heatmap.parquet"),
     log:
         "logs/weigh/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    benchmark:
+        "benchmarks/weigh/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
     conda:
         "../../envs/edit.yaml"
     threads: THREADS

@@ -1,0 +1,188 @@
+"""The jobs of a study, as the rules make them: which rule, for what, and by which file it is known. Torch-free."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collateral.benchmarks.catalogue import Source, chosen, sources_of
+from collateral.errors import CollateralError
+from collateral.study import Cell, Study, download_path, reference_blocks
+from collateral.taskfolders import benchmarks_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of the workflow.
+
+    Attributes:
+        rule: its name.
+        output: its first output, by which Snakemake's summary knows it.
+        model: that it runs; empty for jobs without a model.
+        dataset: of the facts.
+        seed: of the order.
+        editor: of the chain, or the learner of a training.
+        start: edits before it.
+        edits: edits after it.
+        suite: that it evaluates.
+        layer: whose second moment it measures.
+    """
+
+    rule: str
+    output: str
+    model: str = ""
+    dataset: str = ""
+    seed: int = 0
+    editor: str = ""
+    start: int = 0
+    edits: int = 0
+    suite: str = ""
+    layer: int = 0
+
+    @property
+    def cell(self) -> Cell:
+        """The chain that the job belongs to."""
+        return Cell(self.model, self.dataset, self.seed, self.editor)
+
+
+def study_jobs(study: Study, folders: dict[str, list[Path]], mirror: Path | None) -> list[Job]:
+    """Return all jobs of a study, finished or not; rule `all`, which does nothing, is left out.
+
+    Args:
+        study: checked.
+        folders: suite → folders with task files.
+        mirror: of the downloads, if there is one; it decides which form of a benchmark is used.
+    """
+    found = [*_sources(study, folders, mirror), *_prepared(study), *_unedited(study)]
+    for cell in study.cells:
+        found += _singles(study, cell) if study.is_single(cell.editor) else _chain(study, cell)
+    found += [Job("gather", "results/tables/abilities.parquet"), Job("report", "results/report/index.html")]
+    return list(dict.fromkeys(found))
+
+
+def _sources(study: Study, folders: dict[str, list[Path]], mirror: Path | None) -> Iterator[Job]:
+    """Yield the jobs that bring models, facts and benchmark items."""
+    for model in study.names("models"):
+        yield Job("download_model", f"resources/models/{model}/manifest.json", model)
+    trained = {
+        cell.dataset
+        for cell in study.cells
+        if study.learner(cell.model, cell.editor) and "training" in study.settings["datasets"][cell.dataset]
+    }
+    for dataset in study.names("datasets"):
+        own = study.settings["datasets"][dataset]
+        yield from _download(own.get("source"))
+        yield Job("load_facts", f"resources/datasets/{dataset}.parquet", dataset=dataset)
+        if dataset in trained:
+            yield from _download(own["training"])
+            path = f"resources/datasets/training/{dataset}.parquet"
+            yield Job("load_training_facts", path, dataset=dataset)
+    for _, dataset, seed, _ in study.cells:
+        path = f"results/sequences/{dataset}/seed-{seed}.parquet"
+        yield Job("sample_sequence", path, dataset=dataset, seed=seed)
+    suites = {suite for model in study.names("models") for suite in study.model_suites(model)}
+    for suite in sorted(suites):
+        own = study.settings["suites"][suite]
+        for benchmark, splits in benchmarks_of(own["tasks"], folders[suite], own["num_fewshot"]).items():
+            for split in splits:
+                for raw in benchmark_source(benchmark, split, mirror).files:
+                    yield Job("download", download_path(raw.request()))
+                path = f"resources/benchmarks/{benchmark}/{split}.jsonl"
+                yield Job("prepare_benchmark", path, dataset=benchmark)
+
+
+def benchmark_source(benchmark: str, split: str, mirror: Path | None) -> Source:
+    """Return the source that the workflow uses; the preferred one where it would stop for lack of a mirror."""
+    try:
+        return chosen(benchmark, split, mirror)
+    except CollateralError:
+        return sources_of(benchmark, split)[0]
+
+
+def _download(source: dict[str, Any] | None) -> Iterator[Job]:
+    if source and "path" not in source:
+        yield Job("download", download_path(source))
+
+
+def _prepared(study: Study) -> Iterator[Job]:
+    """Yield what is computed once from the unedited model."""
+    for cell in study.cells:
+        model, dataset, seed, editor = cell
+        folder = f"results/prepared/{model}"
+        yield Job("sample_contexts", f"{folder}/contexts.json", model)
+        for layer in study.moment_layers(model, editor):
+            path = f"{folder}/moments-{layer:02d}.safetensors"
+            yield Job("measure_moment", path, model, layer=layer)
+        if study.settings["datasets"][dataset]["known_only"]:
+            yield Job("probe_known", f"{folder}/known-{dataset}.parquet", model, dataset)
+        learner = study.learner(model, editor)
+        if learner:
+            path = f"{folder}/{dataset}/seed-{seed}/hypernetwork-{learner}.safetensors"
+            yield Job("train_hypernetwork", path, model, dataset, seed, learner)
+
+
+def _unedited(study: Study) -> Iterator[Job]:
+    for model in study.names("models"):
+        for suite in study.model_suites(model):
+            path = f"results/unedited/{model}/abilities/{suite}.json"
+            yield Job("evaluate_unedited", path, model, suite=suite)
+    for cell in study.cells:
+        model, dataset, seed, _ = cell
+        for start, end in reference_blocks(max(study.checkpoints(cell))):
+            path = f"results/unedited/{model}/{dataset}/seed-{seed}/edits-{end:04d}/reference.parquet"
+            yield Job("measure_reference", path, model, dataset, seed, start=start, edits=end)
+
+
+def _folder(cell: Cell) -> str:
+    return f"results/edited/{cell.model}/{cell.dataset}/seed-{cell.seed}/{cell.editor}"
+
+
+def _links(checkpoints: Sequence[int]) -> Iterator[tuple[int, int]]:
+    return zip([0, *checkpoints], checkpoints, strict=False)
+
+
+def _singles(study: Study, cell: Cell) -> Iterator[Job]:
+    for start, end in _links(study.checkpoints(cell)):
+        yield Job("edit_singly", f"{_folder(cell)}/singles-{end:04d}/edits.parquet", *cell, start, end)
+
+
+def _chain(study: Study, cell: Cell) -> Iterator[Job]:
+    for start, end in _links(study.checkpoints(cell)):
+        folder = f"{_folder(cell)}/edits-{end:04d}"
+        yield Job("edit", f"{folder}/delta.parquet", *cell, start, end)
+        yield Job("measure_efficacy", f"{folder}/efficacy.parquet", *cell, start, end)
+        yield Job("weigh", f"{folder}/weights.parquet", *cell, start, end)
+        for suite in study.suites(cell, end):
+            yield Job("evaluate_abilities", f"{folder}/abilities/{suite}.json", *cell, start, end, suite)
+
+
+def recorded_job(name: str, siblings: Sequence[str]) -> Job | None:
+    """Return the job of a benchmark record; None where the record's place says nothing that this module knows.
+
+    Args:
+        name: the record's path below `benchmarks/`, such as `edit/gpt2-xl/zsre/seed-0/rome/edits-0010.tsv`.
+        siblings: names of the records beside it, from which the start of a link of a chain is read.
+    """
+    rule, *place = name.removesuffix(".tsv").split("/")
+    if rule in {"edit", "edit_singly", "measure_efficacy", "weigh"} and len(place) == 5:
+        edits = int(place[4].rpartition("-")[2])
+        others = [int(one.removesuffix(".tsv").rpartition("-")[2]) for one in siblings]
+        start = max((one for one in others if one < edits), default=0)
+        return Job(rule, "", place[0], place[1], _seed(place[2]), place[3], start, edits)
+    if rule == "evaluate_abilities" and len(place) == 6:
+        edits = int(place[4].rpartition("-")[2])
+        return Job(rule, "", place[0], place[1], _seed(place[2]), place[3], 0, edits, place[5])
+    if rule == "evaluate_unedited" and len(place) == 2:
+        return Job(rule, "", place[0], suite=place[1])
+    if rule == "measure_moment" and len(place) == 2:
+        return Job(rule, "", place[0], layer=int(place[1]))
+    if rule == "measure_reference" and len(place) == 4:
+        edits = int(place[3].rpartition("-")[2])
+        return Job(rule, "", place[0], place[1], _seed(place[2]), "", reference_blocks(edits)[-1][0], edits)
+    if rule == "train_hypernetwork" and len(place) == 4:
+        return Job(rule, "", place[0], place[1], _seed(place[2]), place[3])
+    return None
+
+
+def _seed(text: str) -> int:
+    return int(text.removeprefix("seed-"))

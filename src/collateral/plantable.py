@@ -1,0 +1,175 @@
+"""A plan as text: one line a stage, totals, what it rests on and what it cannot know. Torch-free."""
+
+from collections.abc import Mapping, Sequence
+
+from collateral.plan import Estimate, Plan, Stage, Total, total
+from collateral.rates import CORE_RATES, GPU_RATES, ITSELF, LIKE, SAME, SCALED, Source
+
+_MARKS: dict[Source, str] = {ITSELF: "r", SAME: "m", LIKE: "l", SCALED: "s", CORE_RATES: "c", GPU_RATES: "g"}
+_UNITS = {"cpu": "CPU core time", "cuda": "GPU time"}
+
+
+def plan_text(plan: Plan, title: str, limits: Mapping[str, Mapping[str, float]], notes: Sequence[str]) -> str:
+    """Return a plan as a table and sentences.
+
+    Args:
+        plan: to be told.
+        title: of the study.
+        limits: rule → `mem_mb` and `runtime` (minutes) that it asks of a cluster, as far as it says.
+        notes: what else there is to say, such as why nothing is known of what is still to do.
+    """
+    kinds = [kind for kind in _UNITS if any(one.kind == kind for one in plan.estimates)]
+    head = ["stage", "jobs", "to do"]
+    for kind in kinds:
+        head += [_UNITS[kind], "to do", "between"]
+    head += ["memory", *(["GPU memory"] if "cuda" in kinds else []), "disk", "from"]
+    rows = [_row(stage.rule, stage.estimates, stage, kinds) for stage in plan.stages]
+    rows.append(_row("total", plan.estimates, None, kinds))
+    parts = [
+        f"Plan of '{title}'",
+        _aligned([head, *rows]),
+        _models(plan, kinds),
+        _longest(plan),
+        _cluster(plan, limits),
+        *notes,
+        _legend(plan),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _row(name: str, estimates: Sequence[Estimate], stage: Stage | None, kinds: Sequence[str]) -> list[str]:
+    known = all(one.waiting is not None for one in estimates)
+    left = [one for one in estimates if one.waiting is not False]
+    cells = [name, str(len(estimates)), str(len(left)) if known else "?"]
+    for kind in kinds:
+        own = [one for one in estimates if one.kind == kind and one.seconds is not None]
+        waiting = total(one for one in own if one.waiting is not False)
+        cells += [hours(total(own).hours), hours(waiting.hours), _range(waiting)] if own else ["-", "-", "-"]
+    cells.append(size(max((one.host for one in estimates), default=0)))
+    if "cuda" in kinds:
+        cells.append(size(max((one.memory for one in estimates if one.kind == "cuda"), default=0)))
+    cells.append(size(sum(one.disk for one in estimates)))
+    return [*cells, "".join(_MARKS[source] for source in stage.sources) if stage else ""]
+
+
+def _range(found: Total) -> str:
+    return f"{hours(found.low)} to {hours(found.high)}" if found.hours else "-"
+
+
+def hours(value: float) -> str:
+    """Return hours with two digits that count, below one in minutes or seconds: `40 s`, `4 min`, `3.1 h`, `250 h`."""
+    if value <= 0:
+        return "-"
+    if value < 1 / 60:
+        return f"{3600 * value:.0f} s"
+    if value < 1:
+        return f"{_short(60 * value)} min"
+    return f"{float(f'{value:.2g}'):,.0f} h" if value >= 100 else f"{_short(value)} h"
+
+
+def size(value: float) -> str:
+    """Return bytes as MB, GB or TB with two digits that count."""
+    if value <= 0:
+        return "-"
+    for unit, scale in (("MB", 1e6), ("GB", 1e9)):
+        if value < 1000 * scale:
+            return f"{_short(value / scale)} {unit}"
+    return f"{_short(value / 1e12)} TB"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as columns: names to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _models(plan: Plan, kinds: Sequence[str]) -> str:
+    """Return the same by model, where there are several."""
+    names = list(dict.fromkeys(one.job.model for one in plan.estimates if one.job.model))
+    if len(names) < 2:
+        return ""
+    rows = []
+    for name in names:
+        own = [one for one in plan.estimates if one.job.model == name]
+        edits = [one for one in own if one.job.rule in {"edit", "edit_singly"}]
+        tests = [one for one in own if one.job.rule in {"evaluate_abilities", "evaluate_unedited"}]
+        row = [name, str(len(own))]
+        for kind in kinds:
+            hour = total(one for one in own if one.kind == kind)
+            row += [hours(hour.hours), _range(hour)]
+        row += [size(max((one.memory for one in part), default=0)) for part in (edits, tests)]
+        rows.append([*row, size(sum(one.disk for one in own))])
+    head = ["model", "jobs"]
+    for kind in kinds:
+        head += [_UNITS[kind], "between"]
+    return _aligned([[*head, "memory to edit", "to evaluate", "disk"], *rows])
+
+
+def _longest(plan: Plan) -> str:
+    found = plan.longest_chain()
+    if found is None:
+        return ""
+    job, seconds = found
+    return (
+        f"No number of machines makes it faster than {hours(seconds / 3600)}: that is how long {job.editor} on "
+        f"{job.model} and {job.dataset} takes for its {job.edits} edits, one after another."
+    )
+
+
+def _cluster(plan: Plan, limits: Mapping[str, Mapping[str, float]]) -> str:
+    """Return what a cluster would stop: jobs above the main memory or the time that their rule asks for."""
+    lines, options = [], []
+    for stage in plan.stages:
+        own = limits.get(stage.rule, {})
+        most = max((one.host for one in stage.waiting), default=0) / 1e6
+        if most > own.get("mem_mb", most):
+            lines.append(
+                f"  {stage.rule}: {size(1e6 * most)} of main memory, not {size(1e6 * own['mem_mb'])}"
+            )
+            options.append(f"{stage.rule}:mem_mb={_above(most)}")
+        longest = max(((one.seconds or 0) * one.source.factor / 60 for one in stage.waiting), default=0)
+        if longest > own.get("runtime", longest):
+            usual = max((one.seconds or 0) / 3600 for one in stage.waiting)
+            most_hours, asked = hours(longest / 60), hours(own["runtime"] / 60)
+            lines.append(f"  {stage.rule}: a job of {hours(usual)}, up to {most_hours}, not {asked}")
+            options.append(f"{stage.rule}:runtime={_above(longest)}")
+    if not lines:
+        return ""
+    head = "More than the rules ask a cluster for:"
+    return "\n".join([head, *lines, f"  Add: --set-resources {' '.join(options)}"])
+
+
+def _above(value: float) -> int:
+    """Return a round number above a value, with a tenth to spare."""
+    step = 10 ** max(1, len(str(int(value))) - 2)
+    return int(-(-1.1 * value // step) * step)
+
+
+def _legend(plan: Plan) -> str:
+    """Return what the letters mean, and what no plan can know."""
+    used = {source for stage in plan.stages for source in stage.sources}
+    lines = [
+        f"  {mark}  {source.words}; right within a factor of about {source.factor:g}"
+        for source, mark in _MARKS.items()
+        if source in used
+    ]
+    unknown = sorted({model for stage in plan.stages for model in stage.unknown})
+    if unknown:
+        lines.append(
+            f"Unknown shape: {', '.join(unknown)}. Their jobs are counted, their costs are not; give models.*.shape "
+            "and layers."
+        )
+    lines.append(
+        "Not known before: how many facts a model knows, edits that stop or are skipped, an optimisation or a "
+        "training that ends early, the network's speed, other programs on the machine."
+    )
+    return "\n".join(["From:", *lines])

@@ -1,0 +1,198 @@
+"""Print what a study costs: jobs, hours, memory and disk of each stage. It runs nothing.
+
+Called by `make plan STUDY=…`: merges the configs as Snakemake does, asks Snakemake what is still to do, and leaves
+the reckoning to `collateral.plan`.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from snakemake.utils import update_config
+
+from collateral.errors import CollateralError, unknown_name
+from collateral.jobs import study_jobs
+from collateral.plan import Machine, make_plan
+from collateral.plantable import plan_text
+from collateral.rates import read_records
+from collateral.settings import load_study
+from collateral.shapes import Shape, shape_of_config, shape_of_settings
+from collateral.stagework import Sizes
+from collateral.study import Study
+from collateral.taskcounts import suite_counts
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Print the plan of the study that the command line names."""
+    parser = argparse.ArgumentParser(description="What a study costs before it is started.")
+    parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
+    parser.add_argument("--configfile", type=Path, help="a study's file elsewhere")
+    parser.add_argument(
+        "--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's, e.g. mirror=…"
+    )
+    parser.add_argument(
+        "--benchmarks", type=Path, nargs="*", default=[Path("benchmarks")], help="recorded jobs"
+    )
+    parser.add_argument("--gpu-speed", type=float, default=1, help="of a GPU, in A100s")
+    parser.add_argument(
+        "--cpu-speed", type=float, default=1, help="of a core, in those of the measured server"
+    )
+    given = parser.parse_args()
+    try:
+        sys.stdout.write(planned(given))
+    except CollateralError as error:
+        sys.exit(f"plan: {error}")
+
+
+def planned(given: argparse.Namespace) -> str:
+    """Return the plan as text."""
+    own = study_file(given.study) if given.study else given.configfile
+    config = merged(own, given.config)
+    study = load_study(config, ROOT / "workflow/schemas/config.schema.yaml")
+    folders = {
+        name: [located(folder) for folder in suite["folders"]]
+        for name, suite in study.settings["suites"].items()
+    }
+    mirror = located(study.settings["mirror"]) if study.settings["mirror"] else None
+    waiting, reason = outputs_to_make(own, given.config)
+    records = {job: one for folder in given.benchmarks for job, one in read_records(folder).items()}
+    sizes, notes = sizes_of(study, folders)
+    machine = Machine(records, {"cuda": given.gpu_speed, "cpu": given.cpu_speed})
+    plan = make_plan(study, study_jobs(study, folders, mirror), sizes, machine, waiting)
+    if reason:
+        notes.insert(0, f"What is still to do is not known, so all of it counts as to do: {reason}")
+    return plan_text(plan, study.settings["study"]["title"], limits(), notes)
+
+
+def study_file(name: str) -> Path:
+    """Return the file of a study of this project.
+
+    Raises:
+        CollateralError: there is none; the message has the nearest.
+    """
+    path = ROOT / f"config/studies/{name}.yaml"
+    if not path.is_file():
+        raise unknown_name("study", name, [one.stem for one in path.parent.glob("*.yaml")])
+    return path
+
+
+def merged(own: Path | None, pairs: list[str]) -> dict[str, Any]:
+    """Return config/config.yaml with a study's file and single values laid over it, as Snakemake lays them."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    if own is not None:
+        if not own.is_file():
+            raise CollateralError(f"{own}: no such file; --configfile takes the path of a study's file")
+        update_config(config, yaml.safe_load(own.read_text(encoding="utf-8")))
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise CollateralError(f"--config {pair}: write KEY=VALUE, such as mirror=../files")
+        update_config(config, {key: yaml.safe_load(value)})
+    return config
+
+
+def located(path: str) -> Path:
+    """Return a path of the config: relative to the working directory, else to the project."""
+    here = Path(path).expanduser()
+    found = here if here.exists() or here.is_absolute() else ROOT / path
+    if not found.exists():
+        raise CollateralError(f"config: the path {path} exists neither here nor in {ROOT}")
+    return found
+
+
+def outputs_to_make(own: Path | None, pairs: list[str]) -> tuple[frozenset[str] | None, str]:
+    """Return the files that Snakemake would make now; None and its reason where it cannot say."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--summary"]
+    command += ["--snakefile", str(ROOT / "Snakefile")]
+    command += ["--configfile", str(own)] if own else []
+    command += ["--config", *pairs] if pairs else []
+    offline = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
+    if done.returncode != 0:
+        return None, reason(done.stderr)
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    header = next((row for row in rows if row[0] == "output_file"), None)
+    if header is None:
+        return None, "Snakemake's summary has no table"
+    file, plan = header.index("output_file"), header.index("plan")
+    body = rows[rows.index(header) + 1 :]
+    return frozenset(row[file] for row in body if len(row) == len(header) and row[plan] != "no update"), ""
+
+
+def reason(text: str) -> str:
+    """Return the line of Snakemake's messages that says what is wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for mark in ("WorkflowError:", "Error:", "Exception"):
+        for number, line in enumerate(lines):
+            if line.startswith(mark) or mark in line:
+                rest = line.partition(mark)[2].strip() or " ".join(lines[number + 1 : number + 2])
+                if rest and rest != "WorkflowError:":
+                    return rest
+    return lines[-1] if lines else "Snakemake said nothing"
+
+
+def sizes_of(study: Study, folders: dict[str, list[Path]]) -> tuple[Sizes, list[str]]:
+    """Return shapes, suites and facts as far as they can be seen from here, and what had to be assumed."""
+    shapes = {name: shape(name, own) for name, own in study.settings["models"].items()}
+    suites = {
+        name: suite_counts(own, folders[name])
+        for name, own in study.settings["suites"].items()
+        if name in study.names("suites")
+    }
+    probes: dict[str, float] = {}
+    facts: dict[str, int] = {}
+    for name, own in study.settings["datasets"].items():
+        table = Path(f"resources/datasets/{name}.parquet")
+        if table.is_file():
+            probes[name], facts[name] = counted(table)
+        else:
+            probes[name] = PROBES.get(own["loader"], 5)
+    notes = []
+    guessed = sorted({task.name for counts in suites.values() for task in counts if not task.known})
+    if guessed:
+        notes.append(
+            f"Assumed to have 2,000 items of 150 tokens, for nothing is known of them: {', '.join(guessed)}"
+        )
+    unread = [name for name in study.names("datasets") if name not in facts]
+    if unread:
+        notes.append(f"Not read yet, so that probes of a fact are assumed: {', '.join(unread)}")
+    return Sizes(shapes, suites, probes, facts), notes
+
+
+# Probes of a fact in the usual files: the edit, paraphrases, neighbourhood, portability.
+PROBES = {"zsre": 4, "counterfact": 13, "embedded": 5, "mquake": 5, "knowedit": 6}
+
+
+def shape(name: str, settings: dict[str, Any]) -> Shape | None:
+    """Return a model's shape: of its downloaded config.json, else of the config."""
+    downloaded = Path(f"resources/models/{name}/config.json")
+    return shape_of_config(downloaded) if downloaded.is_file() else shape_of_settings(settings)
+
+
+def counted(table: Path) -> tuple[float, int]:
+    """Return probes of a fact (mean) and number of facts of a data set's table."""
+    lists = [pl.col(name).list.len().mean() for name in ("paraphrases", "neighborhood", "portability")]
+    means = pl.read_parquet(table).select(*lists, facts=pl.len()).row(0)
+    return 1 + sum(means[:3]), int(means[3])
+
+
+def limits() -> dict[str, dict[str, float]]:
+    """Return rule → `mem_mb` and `runtime` that the rules ask for."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for rule, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), flags=re.M | re.S):
+            pairs = re.findall(r"^        (mem_mb|runtime)=(\d+),", body, flags=re.M)
+            found[rule] = {name: float(value) for name, value in pairs}
+    return found
+
+
+if __name__ == "__main__":
+    main()
