@@ -17,7 +17,7 @@ import yaml
 from snakemake.utils import update_config
 
 from collateral.errors import CollateralError, unknown_name
-from collateral.jobs import study_jobs
+from collateral.jobs import only_mirrored, study_jobs
 from collateral.plan import Machine, make_plan
 from collateral.plantable import plan_text
 from collateral.rates import read_records
@@ -67,6 +67,9 @@ def planned(given: argparse.Namespace) -> str:
     sizes, notes = sizes_of(study, folders)
     machine = Machine(records, {"cuda": given.gpu_speed, "cpu": given.cpu_speed})
     plan = make_plan(study, study_jobs(study, folders, mirror), sizes, machine, waiting)
+    unreachable = only_mirrored(study, folders, mirror)
+    if unreachable:
+        notes.insert(0, f"Only a mirror can have, and none is set that does: {', '.join(unreachable)}")
     if reason:
         notes.insert(0, f"What is still to do is not known, so all of it counts as to do: {reason}")
     return plan_text(plan, study.settings["study"]["title"], limits(), notes)

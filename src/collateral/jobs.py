@@ -99,6 +99,20 @@ def benchmark_source(benchmark: str, split: str, mirror: Path | None) -> Source:
         return sources_of(benchmark, split)[0]
 
 
+def only_mirrored(study: Study, folders: dict[str, list[Path]], mirror: Path | None) -> list[str]:
+    """Return the names of files without an address that the study's tasks read and the mirror lacks."""
+    found: dict[str, None] = {}
+    for suite in study.names("suites"):
+        own = study.settings["suites"][suite]
+        for benchmark, splits in benchmarks_of(own["tasks"], folders[suite], own["num_fewshot"]).items():
+            for split in splits:
+                try:
+                    chosen(benchmark, split, mirror)
+                except CollateralError:
+                    found |= dict.fromkeys(raw.name for raw in sources_of(benchmark, split)[0].files)
+    return list(found)
+
+
 def _download(source: dict[str, Any] | None) -> Iterator[Job]:
     if source and "path" not in source:
         yield Job("download", download_path(source))

@@ -64,11 +64,19 @@ def test_what_is_done_is_not_to_do_and_what_a_longer_study_adds_is(copy):
     assert left == dry_run(copy)
 
 
-def test_a_plan_without_the_mirror_says_what_is_missing_and_counts_all(tmp_path, tiny_folder):
+def test_a_plan_without_the_mirror_counts_all_and_names_the_files(tmp_path, tiny_folder):
     project = make_project(tmp_path / "project", tiny_folder)
-    suites = {"two": {"tasks": ["mutual"], "limit": 2}}
-    project.configure(suites=suites)
+    project.configure(suites={"two": {"tasks": ["mutual"], "limit": 2}})
     text = plan(project)
-    assert "What is still to do is not known" in text
+    assert "Only a mirror can have" in text
     assert "mutual_dev.jsonl" in text
-    assert counts(text)["prepare_benchmark"] == (1, "?")
+    assert counts(text)["prepare_benchmark"] == (1, "1")
+
+
+def test_where_snakemake_stops_the_plan_says_why_and_counts_all(tmp_path, tiny_folder):
+    project = make_project(tmp_path / "project", tiny_folder)
+    with (project.folder / "workflow/rules/report.smk").open("a") as rules:
+        rules.write('raise WorkflowError("a rule of mine is broken")\n')
+    text = plan(project)
+    assert "What is still to do is not known, so all of it counts as to do: a rule of mine is broken" in text
+    assert counts(text)["edit"] == (6, "?")
