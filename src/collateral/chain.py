@@ -64,6 +64,30 @@ class LinkFiles:
     state: Path | None = None
 
 
+def link_files(given: Mapping[str, Any]) -> LinkFiles:
+    """Return the files among a job's inputs, given by name; inputs that the job does not need are absent or empty."""
+
+    def one(name: str) -> Path | None:
+        return Path(str(given[name])) if given.get(name) else None
+
+    def several(name: str) -> list[Path]:
+        return [Path(path) for path in given.get(name, [])]
+
+    return LinkFiles(
+        model=Path(given["model"]).parent,
+        facts=Path(given["facts"]),
+        sequence=Path(given["sequence"]),
+        known=one("known"),
+        contexts=Path(given["contexts"]),
+        moments=several("moments"),
+        hypernetwork=one("hypernetwork"),
+        reference=several("reference"),
+        like=several("like"),
+        deltas=several("deltas"),
+        state=one("state"),
+    )
+
+
 def edit_link(
     files: LinkFiles,
     *,

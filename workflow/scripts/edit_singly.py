@@ -2,24 +2,14 @@
 
 from pathlib import Path
 
-from collateral.chain import LinkFiles
+from collateral.chain import link_files
 from collateral.joblog import job
 from collateral.singles import edit_singly
 
 with job(snakemake.log[0], snakemake.params.runtime["threads"]):
-    params, given, made = snakemake.params, snakemake.input, snakemake.output
+    params, made = snakemake.params, snakemake.output
     edit_singly(
-        LinkFiles(
-            model=Path(given.model).parent,
-            facts=Path(given.facts),
-            sequence=Path(given.sequence),
-            known=Path(str(given.known)) if given.known else None,
-            contexts=Path(given.contexts),
-            moments=[Path(path) for path in given.get("moments", [])],
-            hypernetwork=Path(str(given.hypernetwork)) if given.hypernetwork else None,
-            reference=[Path(path) for path in given.reference],
-            like=[Path(path) for path in given.like],
-        ),
+        link_files(dict(snakemake.input.items())),
         recipe=params.recipe,
         **params.link,
         weigh=params.weigh,
