@@ -25,8 +25,10 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with a fixed number of decimals; a dash for none."""
-    return DASH if value is None else f"{value:.{digits}f}"
+    """Return a number with a fixed number of decimals, a huge one with its power of ten; a dash for none."""
+    if value is None:
+        return DASH
+    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.0e}"
 
 
 def spread(values: pl.Series, digits: int) -> str:
@@ -40,66 +42,63 @@ def spread(values: pl.Series, digits: int) -> str:
 
 
 def ability_table(tables: dict[str, pl.DataFrame]) -> str:
-    """Every primary score before and after: one row per data set, editor and checkpoint."""
-    own = tables["abilities"].filter("primary")
-    metrics = own.select("task", "metric").unique(maintain_order=True).rows()
-    head = ["data set", "editor", "edits", *(f"{task} {metric}" for task, metric in metrics)]
+    """Every primary score and perplexity, before and after: one row per data set, editor and checkpoint."""
+    own = tables["abilities"].filter(pl.col("primary") | (pl.col("metric") == "perplexity"))
+    metrics = own.select("task", "metric").unique().sort("task", "metric").rows()
+    head = [
+        "data set",
+        "editor",
+        "edits",
+        *(f"{task.split('_')[0]} {NAMES.get(metric, metric)}" for task, metric in metrics),
+    ]
     before = own.filter(editor=BEFORE)
     rows = [["", BEFORE, "0", *(_score(before, task, metric) for task, metric in metrics)]]
-    keys = (
-        own.filter(pl.col("editor") != BEFORE)
-        .select("dataset", "editor", "edits")
-        .unique()
-        .sort("dataset", "editor", "edits")
-    )
-    for dataset, editor, edits in keys.rows():
+    for dataset, editor, edits in _keys(own).rows():
         at = own.filter(dataset=dataset, editor=editor, edits=edits)
         rows.append([dataset, editor, str(edits), *(_score(at, task, metric) for task, metric in metrics)])
     return markdown(head, rows)
 
 
+NAMES = {"word_perplexity": "ppl", "perplexity": "ppl"}
+
+
+def _keys(table: pl.DataFrame) -> pl.DataFrame:
+    """Return data set, editor, edits of the edited models, in order."""
+    edited = table.filter(pl.col("editor") != BEFORE)
+    return edited.select("dataset", "editor", "edits").unique().sort("dataset", "editor", "edits")
+
+
 def _score(rows: pl.DataFrame, task: str, metric: str) -> str:
     at = rows.filter(task=task, metric=metric)["value"]
-    return spread(at, 1 if "perplexity" in metric else 3)
+    return spread(at, 1 if "perplexity" in metric else 2)
 
 
-PROBES = (
-    ("reliability", "after_edit", "token_accuracy"),
-    ("reliability", "now", "token_accuracy"),
-    ("generalization", "now", "token_accuracy"),
-    ("locality", "now", "token_agreement"),
-    ("portability", "now", "token_accuracy"),
-    ("reliability", "now", "generated_match"),
+NOW = (
+    ("reliability, right after", "reliability", "after_edit", "token_accuracy"),
+    ("reliability", "reliability", "now", "token_accuracy"),
+    ("stated freely", "reliability", "now", "generated_match"),
+    ("generalization", "generalization", "now", "token_accuracy"),
+    ("locality", "locality", "now", "token_agreement"),
+    ("portability", "portability", "now", "token_accuracy"),
 )
+ALONE = tuple((name, kind, "after_edit", how) for name, kind, _, how in NOW[1:5])
 
 
 def efficacy_table(tables: dict[str, pl.DataFrame], alone: bool) -> str:
     """Whether the edits took: shares of tokens (teacher-forced), and of facts stated in free generation."""
     own = tables["efficacy"].filter(pl.col("editor") != BEFORE)
-    single = own.group_by("editor").agg(pl.col("when").eq("now").any().alias("chain"))
-    own = own.join(single.filter(pl.col("chain") != alone), on="editor", how="semi")
-    probes = [
-        ("reliability", "after_edit", "token_accuracy"),
-        ("reliability", "after_edit", "generated_match"),
-    ]
-    probes += [
-        ("generalization", "after_edit", "token_accuracy"),
-        ("locality", "after_edit", "token_agreement"),
-    ]
-    probes = probes if alone else list(PROBES)
-    last = own.group_by("dataset", "editor").agg(pl.col("edits").max()) if alone else None
-    keys = last if last is not None else own.select("dataset", "editor", "edits").unique()
-    head = ["data set", "editor", "edits"]
-    head += [
-        f"{kind} {how.replace('_', ' ')}{'' if alone else ', ' + when.replace('_', ' ')}"
-        for kind, when, how in probes
-    ]
+    chains = own.filter(when="now")["editor"].unique()
+    own = own.filter(pl.col("editor").is_in(chains.to_list()) != alone)
+    probes = ALONE if alone else NOW
+    keys = _keys(own.filter(when="after_edit" if alone else "now"))
+    if alone:
+        keys = keys.group_by("dataset", "editor", maintain_order=True).agg(pl.col("edits").max())
     rows = []
-    for dataset, editor, edits in keys.sort("dataset", "editor", "edits").rows():
+    for dataset, editor, edits in keys.rows():
         at = own.filter(dataset=dataset, editor=editor)
-        cells = [_share(at, edits, kind, when, how) for kind, when, how in probes]
+        cells = [_share(at, edits, kind, when, how) for _, kind, when, how in probes]
         rows.append([dataset, editor, str(edits), *cells])
-    return markdown(head, rows)
+    return markdown(["data set", "editor", "edits", *(name for name, *_ in probes)], rows)
 
 
 def _share(rows: pl.DataFrame, edits: int, kind: str, when: str, how: str) -> str:
@@ -107,7 +106,7 @@ def _share(rows: pl.DataFrame, edits: int, kind: str, when: str, how: str) -> st
     upto = pl.col("edits") <= edits if when == "after_edit" else pl.col("edits") == edits
     at = rows.filter(upto, kind=kind, when=when)
     by_fact = at.group_by("seed", "fact_id").agg(pl.col(how).cast(pl.Float64).mean())
-    return spread(by_fact.group_by("seed").agg(pl.col(how).mean())[how], 3)
+    return spread(by_fact.group_by("seed").agg(pl.col(how).mean())[how], 2)
 
 
 def change_table(tables: dict[str, pl.DataFrame]) -> str:
@@ -145,8 +144,7 @@ def norm_table(tables: dict[str, pl.DataFrame]) -> str:
     """How far the edited matrices moved: relative Frobenius norm and the D4S paper's L1 norm, all layers."""
     own = tables["weights"]
     rows = []
-    keys = own.select("dataset", "editor", "edits").unique().sort("dataset", "editor", "edits")
-    for dataset, editor, edits in keys.rows():
+    for dataset, editor, edits in _keys(own).rows():
         at = own.filter(dataset=dataset, editor=editor, edits=edits)
         wide = at.pivot("statistic", index=["seed", "parameter"], values="value", aggregate_function="first")
         if "fro_before" not in wide.columns or wide["fro_before"].null_count():
