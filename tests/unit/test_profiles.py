@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import yaml
+from snakemake.utils import update_config
 
 from collateral.settings import load_study
 
@@ -39,6 +40,5 @@ def test_every_shipped_study_is_valid_on_top_of_the_default():
     assert studies
     for path in studies:
         merged = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-        for section, value in yaml.safe_load(path.read_text()).items():
-            merged[section] = {**merged.get(section, {}), **value}
+        update_config(merged, yaml.safe_load(path.read_text()))
         load_study(merged, ROOT / "workflow/schemas/config.schema.yaml")
