@@ -25,7 +25,7 @@ from tiny import FAMILIES, TEMPLATES, tiny_model
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep on one worker what shares an expensive fixture: the embedded model of a file, the small study."""
     for item in items:
-        if item.get_closest_marker("workflow"):
+        if {"finished", "copy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("workflow"))
         elif item.get_closest_marker("embedded") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
