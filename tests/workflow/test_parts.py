@@ -88,7 +88,8 @@ def test_a_data_set_comes_from_a_mirror_after_the_same_check(tmp_path, tiny_fold
     (tmp_path / "elsewhere").mkdir()
     assert "Read the facts of harbours" not in project.planned("--", target)
     (mirror / "questions.json").write_bytes(content + b" ")
-    place.unlink()
+    for made in (place, project.folder / target):
+        made.unlink()
     project.configure(mirror="../mirror")
     done = project.snakemake("--", target)
     assert done.returncode != 0

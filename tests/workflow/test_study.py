@@ -29,6 +29,7 @@ def test_report_tables_and_figures_are_there(finished):
         "heatmaps",
         "known",
         "single-weights",
+        "objectives",
     }
     points = set(tables["abilities"].select("editor", "edits").unique().rows())
     edited = {(editor, edits) for editor in ("noop", "rome", "rome-rect") for edits in (1, 3)}
