@@ -104,7 +104,8 @@ def efficacy_table(tables: dict[str, pl.DataFrame], alone: bool) -> str:
 def _share(rows: pl.DataFrame, edits: int, kind: str, when: str, how: str) -> str:
     """Mean over facts, by seed: right after its edit, all facts so far count; now, those of this checkpoint."""
     upto = pl.col("edits") <= edits if when == "after_edit" else pl.col("edits") == edits
-    at = rows.filter(upto, kind=kind, when=when)
+    seeds = rows.filter(edits=edits)["seed"].unique().to_list()
+    at = rows.filter(upto, pl.col("seed").is_in(seeds), kind=kind, when=when)
     by_fact = at.group_by("seed", "fact_id").agg(pl.col(how).cast(pl.Float64).mean())
     return spread(by_fact.group_by("seed").agg(pl.col(how).mean())[how], 2)
 

@@ -48,8 +48,8 @@ def test_a_moved_and_touched_project_reruns_nothing(copy):
 def test_comments_and_docstrings_rerun_nothing(copy):
     copy.edit(
         "src/collateral/methods/rome.py",
-        "        u = direction",
-        "        # a unit vector\n        u = direction",
+        "        keys = target.keys.float()",
+        "        # of all contexts\n        keys = target.keys.float()",
     )
     copy.edit("src/collateral/regularizers.py", '"""Regularisers', '"""All regularisers')
     copy.edit("workflow/scripts/edit.py", '"""One link', '"""A link')
@@ -66,7 +66,7 @@ def test_keep_of_one_editor_reruns_its_chain_and_what_hangs_on_it(copy):
 
 def test_a_formula_of_rome_reruns_the_rome_editors_only(copy):
     copy.edit(
-        "src/collateral/methods/rome.py", "v = target.delta / overlap", "v = 2 * target.delta / overlap"
+        "src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)"
     )
     assert copy.planned() == whole("rome", 1, 3) | whole("rome-rect", 1, 3) | TABLES
 
