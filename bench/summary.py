@@ -161,26 +161,29 @@ def norm_table(tables: dict[str, pl.DataFrame]) -> str:
     )
 
 
-def figure(tables: dict[str, pl.DataFrame], dataset: str, task: str, metric: str) -> alt.Chart:
-    """One score against edits, a line per editor; a point is one seed."""
-    own = tables["abilities"].filter("primary" if metric == "acc" else pl.lit(True), task=task, metric=metric)
+def figure(tables: dict[str, pl.DataFrame], dataset: str, task: str, metric: str) -> alt.LayerChart:
+    """One perplexity against edits: lines are means over orders, points single ones; collapsed editors are named."""
+    own = tables["abilities"].filter(task=task, metric=metric)
     start = own.filter(editor=BEFORE)["value"][0]
     edited = own.filter((pl.col("editor") != BEFORE) & (pl.col("editor") != "noop"), dataset=dataset)
+    collapsed = edited.filter(pl.col("value") > 10 * start)["editor"].unique().sort().to_list()
+    edited = edited.filter(~pl.col("editor").is_in(collapsed))
     origin = (
         edited.select("editor", "seed").unique().with_columns(edits=pl.lit(0, pl.Int32), value=pl.lit(start))
     )
-    points = pl.concat([origin, edited.select("editor", "seed", "edits", "value")])
-    scale = alt.Scale(type="log") if "perplexity" in metric else alt.Scale(zero=False)
+    points = pl.concat([origin, edited.select("editor", "seed", "edits", "value")]).sort(
+        "editor", "seed", "edits"
+    )
     base = alt.Chart(alt.InlineData(values=points.to_dicts())).encode(
-        x=alt.X("edits:Q", title="edits"),
-        y=alt.Y("value:Q", title=f"{task} {metric}", scale=scale),
-        color=alt.Color("editor:N", scale=alt.Scale(scheme="tableau10")),
-        shape="editor:N",
+        x=alt.X("edits:Q", title="edits", axis=alt.Axis(values=[0, 20, 50])),
+        y=alt.Y("value:Q", title="perplexity", scale=alt.Scale(zero=False)),
+        color=alt.Color("editor:N", scale=alt.Scale(scheme="tableau10"), title="editor"),
     )
-    line = base.mark_line().encode(y=alt.Y("mean(value):Q", title=f"{task} {metric}", scale=scale))
-    return (line + base.mark_point(filled=True, size=40)).properties(
-        width=320, height=220, title=f"{dataset}: {task}"
-    )
+    line = base.mark_line().encode(y=alt.Y("mean(value):Q", title="perplexity", scale=alt.Scale(zero=False)))
+    dots = base.mark_point(filled=True, size=45).encode(shape=alt.Shape("editor:N", legend=None))
+    beyond = f"; beyond the scale: {', '.join(collapsed)}" if collapsed else ""
+    title = alt.TitleParams(f"{dataset}: {task}", subtitle=f"unedited {start:.1f}{beyond}")
+    return (line + dots).properties(width=230, height=220, title=title)
 
 
 def main() -> None:
@@ -211,10 +214,10 @@ def main() -> None:
     write_text(given.page, text)
     drawn = alt.hconcat(
         figure(tables, "zsre", "lambada_openai", "perplexity"),
+        figure(tables, "zsre", "embedded-english", "word_perplexity"),
         figure(tables, "counterfact", "lambada_openai", "perplexity"),
-    ).resolve_scale(y="shared", color="shared", shape="shared")
+    ).resolve_scale(color="shared", shape="shared")
     drawn.save(str(given.page.with_suffix(".svg")))
-    drawn.save(str(given.page.with_suffix(".png")), ppi=144)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,7 @@ def test_keep_of_one_editor_reruns_its_chain_and_what_hangs_on_it(copy):
 
 
 def test_a_formula_of_rome_reruns_the_rome_editors_only(copy):
-    copy.edit(
-        "src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)"
-    )
+    copy.edit("src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)")
     assert copy.planned() == whole("rome", 1, 3) | whole("rome-rect", 1, 3) | TABLES
 
 
