@@ -133,12 +133,10 @@ def outputs_to_make(own: Path | None, pairs: list[str]) -> tuple[frozenset[str] 
 def reason(text: str) -> str:
     """Return the line of Snakemake's messages that says what is wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for mark in ("WorkflowError:", "Error:", "Exception"):
-        for number, line in enumerate(lines):
-            if line.startswith(mark) or mark in line:
-                rest = line.partition(mark)[2].strip() or " ".join(lines[number + 1 : number + 2])
-                if rest and rest != "WorkflowError:":
-                    return rest
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        found = re.match(r"\w*(?:Error|Exception)(?: in .*)?:\s*(.*)$", line)
+        if found and (found[1] or following):
+            return found[1] or following
     return lines[-1] if lines else "Snakemake said nothing"
 
 

@@ -143,6 +143,10 @@ class Study:
         users = [cell for cell in self.grid if cell[:3] == order]
         return max(max(self.grid[one]) for one in users if self.learner(one.model, one.editor) == learner)
 
+    def last_checkpoint(self, order: tuple[str, str, int]) -> int:
+        """Return the largest checkpoint of an order's editors."""
+        return max(max(grid) for cell, grid in self.grid.items() if cell[:3] == order)
+
     def likeness(self, model: str, editor: str) -> str | None:
         """Return the editor whose step norms a placebo takes, if this one is a placebo."""
         like: str | None = self.recipe(model, editor)["settings"].get("like")

@@ -326,7 +326,6 @@ def all_sequences():
 
 
 def all_references():
-    last = {}
-    for one in STUDY.cells:
-        last[one[:3]] = max(last.get(one[:3], 0), *STUDY.checkpoints(one))
-    return [reference(*own, end) for own, edits in last.items() for _, end in reference_blocks(edits)]
+    orders = dict.fromkeys(one[:3] for one in STUDY.cells)
+    last = {own: STUDY.last_checkpoint(own) for own in orders}
+    return [reference(*own, end) for own in orders for _, end in reference_blocks(last[own])]

@@ -95,6 +95,7 @@ rule measure_reference:
     resources:
         mem_mb=4000,
         runtime=60,
+        last_edit=lambda w: STUDY.last_checkpoint(order(w)),  # checked, but a later checkpoint probes nothing anew
     params:
         block=lambda w: {
             "start": reference_blocks(number(w))[-1][0],

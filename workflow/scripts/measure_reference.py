@@ -6,13 +6,15 @@ from collateral.efficacy import measure_facts, write_rows
 from collateral.facts import read_facts
 from collateral.joblog import job
 from collateral.models import load_model
-from collateral.sequences import facts_between
+from collateral.sequences import chosen_facts, facts_between
 
 with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     params, given = snakemake.params, snakemake.input
     facts = {fact.fact_id: fact for fact in read_facts(Path(given.facts))}
     known = Path(str(given.known)) if given.known else None
-    block = (params.block["start"], params.block["end"])
-    chosen = facts_between(facts, Path(given.sequence), known, *block)
+    start, end = params.block["start"], params.block["end"]
+    needed = min(end, snakemake.resources.last_edit)
+    chosen_facts(facts, Path(given.sequence), known, needed)  # too few facts are found before any edit
+    chosen = facts_between(facts, Path(given.sequence), known, start, end)
     model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
     write_rows(measure_facts(model, chosen, "before", params.block["new_tokens"]), Path(snakemake.output[0]))
