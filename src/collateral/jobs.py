@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collateral.benchmarks.catalogue import Source, chosen, sources_of
-from collateral.errors import CollateralError
+from collateral.benchmarks.catalogue import Source, foreseen
 from collateral.study import Cell, Study, download_path, reference_blocks
 from collateral.taskfolders import benchmarks_of
 
@@ -80,37 +79,27 @@ def _sources(study: Study, folders: dict[str, list[Path]], mirror: Path | None) 
     for _, dataset, seed, _ in study.cells:
         path = f"results/sequences/{dataset}/seed-{seed}.parquet"
         yield Job("sample_sequence", path, dataset=dataset, seed=seed)
-    suites = {suite for model in study.names("models") for suite in study.model_suites(model)}
-    for suite in sorted(suites):
-        own = study.settings["suites"][suite]
-        for benchmark, splits in benchmarks_of(own["tasks"], folders[suite], own["num_fewshot"]).items():
-            for split in splits:
-                for raw in benchmark_source(benchmark, split, mirror).files:
-                    yield Job("download", download_path(raw.request()))
-                path = f"resources/benchmarks/{benchmark}/{split}.jsonl"
-                yield Job("prepare_benchmark", path, dataset=benchmark)
-
-
-def benchmark_source(benchmark: str, split: str, mirror: Path | None) -> Source:
-    """Return the source that the workflow uses; the preferred one where it would stop for lack of a mirror."""
-    try:
-        return chosen(benchmark, split, mirror)
-    except CollateralError:
-        return sources_of(benchmark, split)[0]
+    for benchmark, split, source, _ in _read(study, folders, mirror):
+        for raw in source.files:
+            yield Job("download", download_path(raw.request()))
+        yield Job("prepare_benchmark", f"resources/benchmarks/{benchmark}/{split}.jsonl", dataset=benchmark)
 
 
 def only_mirrored(study: Study, folders: dict[str, list[Path]], mirror: Path | None) -> list[str]:
     """Return the names of files without an address that the study's tasks read and the mirror lacks."""
-    found: dict[str, None] = {}
+    read = _read(study, folders, mirror)
+    return list(dict.fromkeys(raw.name for _, _, source, missing in read if missing for raw in source.files))
+
+
+def _read(
+    study: Study, folders: dict[str, list[Path]], mirror: Path | None
+) -> Iterator[tuple[str, str, Source, str]]:
+    """Yield benchmark, split, source, and why that cannot be had, of all that the study's tasks read."""
     for suite in study.names("suites"):
         own = study.settings["suites"][suite]
         for benchmark, splits in benchmarks_of(own["tasks"], folders[suite], own["num_fewshot"]).items():
             for split in splits:
-                try:
-                    chosen(benchmark, split, mirror)
-                except CollateralError:
-                    found |= dict.fromkeys(raw.name for raw in sources_of(benchmark, split)[0].files)
-    return list(found)
+                yield benchmark, split, *foreseen(benchmark, split, mirror)
 
 
 def _download(source: dict[str, Any] | None) -> Iterator[Job]:

@@ -29,7 +29,7 @@ def mirrored(mirror: Path, name: str, sha256: str | None) -> Path:
     if not mirror.is_dir():
         raise CollateralError(f"mirror: the folder {mirror} does not exist; name a folder that holds {name}")
     found: dict[Path, str] = {}
-    for path in _named(mirror, name):
+    for path in files_named(mirror, name):
         found[path] = sha256_file(path)
         if found[path] == sha256:
             return path
@@ -53,8 +53,8 @@ def mirrored(mirror: Path, name: str, sha256: str | None) -> Path:
     return path
 
 
-def _named(mirror: Path, name: str) -> list[Path]:
-    """Return the regular files of that name, nearest first, then by path; several links to one file count once."""
+def files_named(mirror: Path, name: str) -> list[Path]:
+    """Return a mirror's files of that name, nearest first, then by path; several links to one file count once."""
 
     def unreadable(error: OSError) -> None:
         log.warning("mirror: %s is passed over (%s)", error.filename, error.strerror)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from collateral.benchmarks.catalogue import chosen, sources_of
+from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
 from collateral.provenance import fingerprint
 from collateral.settings import load_study
@@ -244,11 +244,10 @@ def suite_code(script, modules=lambda wildcards: []):
 @functools.cache
 def benchmark_source(benchmark, split):
     """The public files that one split of a benchmark is made of: the mirror's, or the first with addresses."""
-    try:
-        return chosen(benchmark, split, Path(MIRROR) if MIRROR else None)
-    except CollateralError as error:  # a plan needs no data; without it, the download ends the run
-        logger.warning(str(error))
-        return sources_of(benchmark, split)[0]
+    source, missing = foreseen(benchmark, split, Path(MIRROR) if MIRROR else None)
+    if missing:  # a plan needs no data; without it, the download ends the run
+        logger.warning(missing)
+    return source
 
 
 @functools.cache

@@ -13,9 +13,9 @@ import yaml
 
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file
+from collateral.mirrors import files_named
 
 FOLDER = Path(__file__).parent
-_MIRROR_DEPTH = 3  # folders below the mirror in which a file is looked for
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,19 @@ def chosen(name: str, split: str, mirror: Path | None = None) -> Source:
     raise CollateralError(f"benchmark '{name}', split '{split}': {where} {wanted}")
 
 
+def foreseen(name: str, split: str, mirror: Path | None = None) -> tuple[Source, str]:
+    """Return the source that a plan counts on, and why it cannot be had; nothing where it can.
+
+    A plan needs no data: where `chosen` would stop, this is the preferred source.
+    """
+    try:
+        return chosen(name, split, mirror), ""
+    except CollateralError as error:
+        return sources_of(name, split)[0], str(error)
+
+
 def _in_mirror(raw: RawFile, mirror: Path) -> bool:
-    patterns = ["/".join(["*"] * depth + [raw.name]) for depth in range(_MIRROR_DEPTH + 1)]
-    found = [path for pattern in patterns for path in sorted(mirror.glob(pattern)) if path.is_file()]
+    found = files_named(mirror, raw.name)
     if raw.sha256 is None:
         return bool(found) and not (raw.url or raw.hub)
     return any(sha256_file(path) == raw.sha256 for path in found)
