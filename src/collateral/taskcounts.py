@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from collateral.benchmarks.catalogue import known_tasks
-from collateral.taskfiles import TaskFile, indexed
+from collateral.taskfiles import TaskFile, indexed, members
 from collateral.taskfolders import benchmarks_of
 
 # Items of the scored split and tokens of one request with its answer, of the published files, rounded; what a file on
@@ -72,17 +72,7 @@ def suite_counts(
         CollateralError: a task file is broken.
     """
     index = indexed(folders)
-    return [
-        _count(name, suite, index, folders, prepared)
-        for asked in suite["tasks"]
-        for name in _tasks(asked, index)
-    ]
-
-
-def _tasks(name: str, index: Mapping[str, TaskFile]) -> list[str]:
-    """Return a task's name, or those of the tasks of a group of the folders."""
-    own = index[name].config if name in index else {}
-    return [one for member in own["task"] for one in _tasks(member, index)] if "group" in own else [name]
+    return [_count(name, suite, index, folders, prepared) for name in members(suite["tasks"], index)]
 
 
 def _count(

@@ -3,7 +3,7 @@
 Nothing is imported or run: a `!function` tag is read as text, so that planning a study needs no lm-eval.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,3 +127,24 @@ def _function_files(value: Any, folder: Path) -> list[Path]:
         inner = value.values() if isinstance(value, dict) else value
         return sorted({path for part in inner for path in _function_files(part, folder)})
     return []
+
+
+def members(names: Sequence[str], index: Mapping[str, TaskFile]) -> Iterator[str]:
+    """Yield each task name once, with the groups of the folders replaced by what they list."""
+    pending, seen = list(reversed(names)), set[str]()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        listed = index[name].config.get("task") if name in index else None
+        if not isinstance(listed, list):
+            yield name
+            continue
+        for member in listed:
+            if not isinstance(member, str) or member not in index:
+                path = index[name].path
+                raise CollateralError(
+                    f"{path}: group '{name}' lists {member!r}; list names of tasks in the folders"
+                )
+        pending.extend(reversed(listed))

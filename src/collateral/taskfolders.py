@@ -7,7 +7,7 @@ for names that nothing else knows.
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from collateral.benchmarks.rerouting import (
 )
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file
-from collateral.taskfiles import EMBEDDED, TaskFile, indexed
+from collateral.taskfiles import EMBEDDED, TaskFile, indexed, members
 
 
 def load_tasks(
@@ -51,12 +51,12 @@ def load_tasks(
     from lm_eval.tasks import TaskManager
 
     index = indexed(folders)
-    ours = list(_members([name for name in names if name in index], index))
+    ours = list(members([name for name in names if name in index], index))
     loaded: dict[str, Any] = {}
     if ours:
         manager = TaskManager(include_path=[EMBEDDED, *folders], include_defaults=False)
         # A group member may override keys of its YAML file: this is how the absolute data paths get in.
-        members = [
+        listed = [
             {
                 "task": name,
                 **_absolute_data(index[name]),
@@ -64,7 +64,7 @@ def load_tasks(
             }
             for name in ours
         ]
-        loaded |= manager.load([{"group": "folders", "task": members}])["tasks"]
+        loaded |= manager.load([{"group": "folders", "task": listed}])["tasks"]
     theirs = [name for name in names if name not in index]
     for name in theirs:
         loaded |= _load_default(_manager(name), name, index, data, num_fewshot)
@@ -135,7 +135,7 @@ def benchmarks_of(
     index = indexed(folders)
     read: list[Needs | None] = []
     unknown = []
-    for name in _members(names, index):
+    for name in members(names, index):
         if name in index:
             read.append(needs(index[name].config, num_fewshot))
         elif name in known_tasks():
@@ -170,7 +170,7 @@ def task_fingerprint(names: Sequence[str], folders: Sequence[Path] = ()) -> str:
     """
     index = indexed(folders)
     digest = hashlib.sha256()
-    for name in _members(names, index):
+    for name in members(names, index):
         if name in index:
             read = [needs(index[name].config)]
             parts = [f"{path.name} {sha256_file(path)}" for path in index[name].sources]
@@ -197,27 +197,6 @@ def _checked(manager: Any, name: str, index: Mapping[str, TaskFile]) -> None:
         # lm-eval has thousands of names: only those close to this one belong into a message.
         close = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.5)
         raise unknown_name("task", name, [*index, *close])
-
-
-def _members(names: Sequence[str], index: Mapping[str, TaskFile]) -> Iterator[str]:
-    """Yield each task name once, with the groups of the folders replaced by what they list."""
-    pending, seen = list(reversed(names)), set[str]()
-    while pending:
-        name = pending.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        listed = index[name].config.get("task") if name in index else None
-        if not isinstance(listed, list):
-            yield name
-            continue
-        for member in listed:
-            if not isinstance(member, str) or member not in index:
-                path = index[name].path
-                raise CollateralError(
-                    f"{path}: group '{name}' lists {member!r}; list names of tasks in the folders"
-                )
-        pending.extend(reversed(listed))
 
 
 def _absolute_data(entry: TaskFile) -> dict[str, Any]:
