@@ -194,6 +194,13 @@ def deltas_upto(wildcards):
     return [*deltas_before(wildcards), *at(cell(wildcards), [number(wildcards)], "delta.parquet")]
 
 
+def deltas_weighed(wildcards):
+    """The deltas that make this checkpoint, and the two before it, whose steps are compared."""
+    if not STUDY.replaces(wildcards.editor):
+        return deltas_upto(wildcards)
+    return at(cell(wildcards), [*earlier(wildcards)[-2:], number(wildcards)], "delta.parquet")
+
+
 def adapter_state(wildcards):
     """What an adapter has learnt up to this checkpoint; nothing for an editor that changes weights."""
     adapter = STUDY.is_flagged(wildcards.editor, "adapter")
