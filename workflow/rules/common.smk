@@ -155,6 +155,12 @@ def recipe(wildcards):
     return STUDY.recipe(wildcards.model, wildcards.editor)
 
 
+def moments_text(wildcards):
+    """The file of the text that keys and activations are taken from, where it is one."""
+    text = STUDY.settings["moments"]["text"]
+    return str(locate(text["file"])) if "file" in text else []
+
+
 def moment_files(wildcards):
     layers = STUDY.moment_layers(wildcards.model, wildcards.editor)
     return [f"results/prepared/{wildcards.model}/moments-{layer:02d}.safetensors" for layer in layers]

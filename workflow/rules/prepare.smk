@@ -27,11 +27,7 @@ rule sample_contexts:
 rule measure_moment:
     input:
         model="resources/models/{model}/manifest.json",
-        text=(
-            str(locate(STUDY.settings["moments"]["text"]["file"]))
-            if "file" in STUDY.settings["moments"]["text"]
-            else []
-        ),
+        text=moments_text,
     output:
         "results/prepared/{model}/moments-{layer}.safetensors",
     log:
