@@ -157,7 +157,8 @@ def _weigh(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
     elements = changed_elements(study, job, shape)
     # one matrix after another, read from the files: the model itself is never loaded
     held = PROCESS + 6 * 8 * shape.matrix
-    return Work(5, products=300.0 * elements, memory=held, host=held, disk=80e3)
+    triangles = 4.0 * min(shape.hidden, shape.intermediate)  # QR decompositions of W_0 and W
+    return Work(5, products=(300 + triangles) * elements, memory=held, host=held, disk=80e3)
 
 
 _MODEL: dict[str, Callable[[Job, Study, Sizes, Shape], Work]] = {

@@ -198,6 +198,9 @@ RECORDED = [
     (Job("edit", "", MODEL, "counterfact", 0, "kn", 0, 2), 32.0, 1082),
     (Job("edit", "", MODEL, "zsre", 1, "d4s", 0, 20), 347.2, 1813),
     (Job("edit_singly", "", MODEL, "zsre", 0, "rome", 15, 30), 212.5, 1220),
+    (Job("measure_drift", "", MODEL, "counterfact", 0, "rome", 0, 2), 33.3, 1492),
+    (Job("measure_drift", "", MODEL, "counterfact", 0, "memit", 0, 2), 31.7, 1752),
+    (Job("weigh", "", MODEL, "counterfact", 0, "memit", 0, 2), 7.6, 707),
     (Job("measure_moment", "", MODEL, layer=4), 38.5, 857),
     (Job("measure_moment", "", MODEL, layer=8), 51.2, 910),
 ]
