@@ -3,11 +3,11 @@
 
 rule evaluate_unedited:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         data=suite_data,
     output:
-        result=unedited("abilities/{suite}.json"),
-        samples=unedited("abilities/{suite}.items.parquet"),
+        result=places.unedited("{model}", places.abilities("{suite}")),
+        samples=places.unedited("{model}", places.abilities("{suite}", ".items.parquet")),
     log:
         "logs/evaluate_unedited/{model}/{suite}.log",
     benchmark:
@@ -31,13 +31,14 @@ rule evaluate_unedited:
 
 rule evaluate_abilities:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         deltas=deltas_upto,
         state=adapter_state,
         data=suite_data,
+        verdict=verdict_before,
     output:
-        result=checkpoint("abilities/{suite}.json"),
-        samples=checkpoint("abilities/{suite}.items.parquet"),
+        result=checkpoint(places.abilities("{suite}")),
+        samples=checkpoint(places.abilities("{suite}", ".items.parquet")),
     log:
         "logs/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.log",
     benchmark:
@@ -59,11 +60,33 @@ rule evaluate_abilities:
         "../scripts/evaluate_abilities.py"
 
 
+rule screen_collapse:
+    input:
+        results=lambda w: suite_results(w, ".json"),
+        samples=lambda w: suite_results(w, ".items.parquet"),
+        previous=verdict_before,
+    output:
+        checkpoint("collapse.json"),
+    log:
+        "logs/screen_collapse/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        settings=STUDY.settings["collapse"],
+        suites=lambda w: asked_tasks(STUDY.suites(cell(w), number(w))),
+        folders=lambda w: {name: task_folders(name) for name in STUDY.suites(cell(w), number(w))},
+        code=code("screen_collapse.py"),
+    message:
+        "See whether {wildcards.editor} has collapsed after {wildcards.edits} edits"
+    script:
+        "../scripts/screen_collapse.py"
+
+
 rule measure_efficacy:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
-        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
+        sequence=places.sequence("{dataset}", "{seed}"),
         known=known_file,
         reference=references,
         deltas=deltas_upto,
@@ -95,7 +118,7 @@ rule measure_efficacy:
 
 rule measure_drift:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         deltas=deltas_upto,
         state=adapter_state,
         text=moments_text,

@@ -3,9 +3,9 @@
 
 rule sample_contexts:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
     output:
-        "results/prepared/{model}/contexts.json",
+        places.contexts("{model}"),
     log:
         "logs/sample_contexts/{model}.log",
     conda:
@@ -26,10 +26,10 @@ rule sample_contexts:
 
 rule measure_moment:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         text=moments_text,
     output:
-        "results/prepared/{model}/moments-{layer}.safetensors",
+        places.moments("{model}", "{layer}"),
     log:
         "logs/measure_moment/{model}/{layer}.log",
     benchmark:
@@ -52,10 +52,10 @@ rule measure_moment:
 
 rule probe_known:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
     output:
-        "results/prepared/{model}/known-{dataset}.parquet",
+        places.known("{model}", "{dataset}"),
     log:
         "logs/probe_known/{model}/{dataset}.log",
     conda:
@@ -75,12 +75,12 @@ rule probe_known:
 
 rule measure_reference:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
-        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
+        sequence=places.sequence("{dataset}", "{seed}"),
         known=known_file,
     output:
-        REFERENCE,
+        places.reference("{model}", "{dataset}", "{seed}", "{edits}"),
     log:
         "logs/measure_reference/{model}/{dataset}/seed-{seed}/edits-{edits}.log",
     benchmark:
@@ -108,13 +108,13 @@ rule measure_reference:
 
 rule train_hypernetwork:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
-        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
+        sequence=places.sequence("{dataset}", "{seed}"),
         known=known_file,
         training=training_file,
     output:
-        HYPERNETWORK,
+        places.hypernetwork("{model}", "{dataset}", "{seed}", "{learner}"),
     log:
         "logs/train_hypernetwork/{model}/{dataset}/seed-{seed}/{learner}.log",
     benchmark:

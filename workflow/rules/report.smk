@@ -3,6 +3,7 @@
 TABLES = (
     "abilities",
     "ability-items",
+    "collapses",
     "efficacy",
     "edits",
     "weights",
@@ -16,27 +17,17 @@ TABLES = (
 
 rule gather:
     input:
-        abilities=all_abilities(".json"),
-        samples=all_abilities(".items.parquet"),
-        efficacy=everywhere("efficacy.parquet"),
-        after_edit=[*everywhere("after-edit.parquet"), *singles("after-edit.parquet")],
-        reference=all_references(),
-        edits=[*everywhere("edits.parquet"), *singles("edits.parquet")],
-        weights=everywhere("weights.parquet"),
-        drift=everywhere("drift.parquet"),
-        heatmaps=everywhere("heatmap.parquet"),
-        singles=singles("single-weights.parquet"),
-        known=all_known(),
-        facts=expand("resources/datasets/{dataset}.parquet", dataset=STUDY.names("datasets")),
+        **results.gathered(STUDY),
     output:
-        expand("results/tables/{table}.parquet", table=TABLES),
+        expand(places.table("{table}"), table=TABLES),
     log:
         "logs/gather.log",
     conda:
         "../../envs/report.yaml"
     params:
-        suites={name: STUDY.settings["suites"][name]["tasks"] for name in STUDY.names("suites")},
+        suites=asked_tasks(STUDY.names("suites")),
         folders={name: task_folders(name) for name in STUDY.names("suites")},
+        collapse=STUDY.settings["collapse"],
         code=code("gather.py"),
     message:
         "Gather all results into tidy tables"
@@ -46,12 +37,12 @@ rule gather:
 
 rule report:
     input:
-        tables=expand("results/tables/{table}.parquet", table=TABLES),
-        models=expand("resources/models/{model}/manifest.json", model=STUDY.names("models")),
-        sequences=all_sequences(),
+        tables=expand(places.table("{table}"), table=TABLES),
+        models=expand(places.manifest("{model}"), model=STUDY.names("models")),
+        sequences=results.sequences(STUDY),
     output:
         page=report(
-            "results/report/index.html",
+            places.PAGE,
             caption="../report/page.rst",
             category="Report",
         ),
