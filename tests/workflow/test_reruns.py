@@ -169,6 +169,14 @@ def test_a_threshold_reruns_weigh_and_report(copy):
     assert copy.planned() == weigh | TABLES
 
 
+def test_a_longer_text_reruns_the_drift_and_report(copy):
+    copy.configure(drift={"tokens": 2048})
+    drift = {
+        f"Measure the drift of {e} after {n:04d} edits" for e in ("noop", "rome", "rome-rect") for n in (1, 3)
+    }
+    assert copy.planned() == drift | TABLES
+
+
 def test_a_changed_task_item_reruns_its_suite(copy):
     path = copy.folder / "src/collateral/tasks/sentiment.jsonl"
     path.write_text(path.read_text() + "\n")
