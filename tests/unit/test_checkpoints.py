@@ -89,6 +89,8 @@ def test_distances_are_zero_and_the_page_says_why(project, tmp_path):
         "manhattan": 0.0,
         "nonzero_share": 0.0,
         "fro_delta": 0.0,
+        "spectral_delta": 0.0,
+        "relative_fro": 0.0,
         "delta_share": 0.0,
         "codebook_keys": 3.0,
     }

@@ -15,6 +15,7 @@ def hangs_on(editor, *edits):
     """The jobs of some checkpoints of an editor, without its edits."""
     texts = (
         "Probe all edits of {e} after {n} edits",
+        "Measure the drift of {e} after {n} edits",
         "Weigh {e} after {n} edits",
         "Evaluate {e} after {n} edits on two",
     )

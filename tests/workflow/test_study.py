@@ -27,6 +27,7 @@ def test_report_tables_and_figures_are_there(finished):
         "efficacy",
         "edits",
         "weights",
+        "drift",
         "heatmaps",
         "known",
         "single-weights",

@@ -7,6 +7,7 @@ TABLES = (
     "efficacy",
     "edits",
     "weights",
+    "drift",
     "heatmaps",
     "single-weights",
     "objectives",

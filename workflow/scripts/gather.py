@@ -22,6 +22,7 @@ with job(snakemake.log[0]):
             "efficacy": tables.efficacy(paths["efficacy"], paths["after_edit"], paths["reference"]),
             "edits": tables.stacked(paths["edits"]),
             "weights": tables.stacked(paths["weights"]),
+            "drift": tables.stacked(paths["drift"]),
             "heatmaps": tables.stacked(paths["heatmaps"]),
             "single-weights": tables.stacked(paths["singles"]),
             "objectives": tables.objectives(paths["reference"], paths["facts"]),
