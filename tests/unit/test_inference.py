@@ -318,6 +318,7 @@ def test_holm_by_hand():
     assert np.isnan(holm(np.array([np.nan]))).all()
 
 
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_holm_is_the_stepwise_rule(values):
     """Rejected at a level: the smallest p for as long as each is at most level / (those left)."""
