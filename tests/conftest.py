@@ -22,6 +22,7 @@ from plainmass import second_moment
 from tiny import FAMILIES, TEMPLATES, tiny_model
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep on one worker what shares an expensive fixture: the embedded model of a file, the small study."""
     for item in items:

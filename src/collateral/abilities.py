@@ -14,6 +14,7 @@ from collateral.models import LanguageModel
 from collateral.tables import filtered_metric
 from collateral.taskfolders import load_tasks
 
+ANSWER_LENGTH = 200
 ITEM_SCHEMA = {
     "task": pl.String,
     "task_hash": pl.String,
@@ -23,6 +24,7 @@ ITEM_SCHEMA = {
     "metric": pl.String,
     "score": pl.Float64,
     "weight": pl.Float64,
+    "answer": pl.String,
 }
 
 
@@ -94,12 +96,13 @@ def item_rows(result: Mapping[str, Any]) -> pl.DataFrame:
     For sums over words or bytes (perplexities) the score is the item's log-likelihood and `weight` its
     number of words or bytes; for a ratio of sums (F1) they are what the item adds to each of the two sums;
     otherwise the weight is 1. A metric whose value is more than two numbers belongs to the items together and
-    has no rows.
+    has no rows. The answer is that of `answer_of`.
     """
     rows: list[tuple[Any, ...]] = []
     for task, samples in result["samples"].items():
         task_hash = result["task_hashes"][task]
         for sample in samples:
+            answer = answer_of(sample["filtered_resps"])
             for metric in sample["metrics"]:
                 value = sample[metric]
                 if isinstance(value, tuple | list) and len(value) > 2:
@@ -115,9 +118,26 @@ def item_rows(result: Mapping[str, Any]) -> pl.DataFrame:
                         filtered_metric(metric, sample.get("filter", "none")),
                         float(score),
                         float(weight),
+                        answer,
                     )
                 )
     return pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row")
+
+
+def answer_of(responses: Sequence[Any]) -> str | None:
+    """Return what the model answered: the number of the most probable option, or the start of a generated text.
+
+    None where it had neither to choose nor to write.
+
+    Args:
+        responses: lm-eval's filtered responses to one item: (log-likelihood, greedy) for each option, or a text.
+    """
+    first = responses[0] if responses else None
+    if isinstance(first, str):
+        return first[:ANSWER_LENGTH]
+    if len(responses) > 1 and all(isinstance(one, tuple | list) for one in responses):
+        return str(max(range(len(responses)), key=lambda option: responses[option][0]))
+    return None
 
 
 def write_result(result: Mapping[str, Any], path: Path, items_path: Path) -> None:
@@ -126,6 +146,20 @@ def write_result(result: Mapping[str, Any], path: Path, items_path: Path) -> Non
     with whole_file(items_path) as partial:
         items.write_parquet(partial, compression="zstd")
     write_json(path, _plain({name: value for name, value in result.items() if name != "samples"}))
+
+
+def write_not_evaluated(verdict: Mapping[str, Any], path: Path, items_path: Path) -> None:
+    """Write a result without scores for a checkpoint of a collapsed chain, and no items.
+
+    Args:
+        verdict: `collapsed_at` and `reasons`, as `collapse.verdict` gives them.
+        path: written, with the keys of lm-eval's JSON.
+        items_path: written.
+    """
+    with whole_file(items_path) as partial:
+        pl.DataFrame(schema=ITEM_SCHEMA).write_parquet(partial)
+    empty: dict[str, Any] = {name: {} for name in ("results", "n-samples", "higher_is_better")}
+    write_json(path, {**empty, "not_evaluated": dict(verdict)})
 
 
 def _plain(value: Any) -> Any:

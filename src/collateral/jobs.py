@@ -157,6 +157,9 @@ def _chain(study: Study, cell: Cell) -> Iterator[Job]:
         yield Job("weigh", f"{folder}/weights.parquet", *cell, start, end)
         for suite in study.suites(cell, end):
             yield Job("evaluate_abilities", f"{folder}/abilities/{suite}.json", *cell, start, end, suite)
+    evaluated = [end for end in study.checkpoints(cell) if study.suites(cell, end)]
+    for end in study.screened(cell, max(evaluated, default=0)):
+        yield Job("screen_collapse", f"{_folder(cell)}/edits-{end:04d}/collapse.json", *cell, edits=end)
 
 
 def recorded_job(name: str, siblings: Sequence[str]) -> Job | None:

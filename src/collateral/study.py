@@ -88,6 +88,14 @@ class Study:
         """Return what is evaluated at a checkpoint."""
         return self.grid[cell][edits]
 
+    def screened(self, cell: Cell, edits: int) -> list[int]:
+        """Return the evaluated checkpoints before `edits` at which a chain is screened for a collapse.
+
+        None unless the study skips the evaluation of collapsed chains.
+        """
+        skip: bool = self.settings["collapse"]["skip"]
+        return [one for one in self.earlier(cell, edits) if self.grid[cell][one]] if skip else []
+
     def model_suites(self, model: str) -> list[str]:
         """Return what the unedited model is evaluated on: all that any of its checkpoints is."""
         own = (

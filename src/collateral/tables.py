@@ -150,6 +150,17 @@ def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict
     return rows
 
 
+def skipped(paths: Sequence[Path]) -> pl.DataFrame:
+    """Return one row per checkpoint and suite that was not evaluated, as its chain had collapsed before."""
+    found = [(path, read_json(path).get("not_evaluated")) for path in paths]
+    rows = [
+        {**key_of(path), "suite": path.stem, "collapsed_at": why["collapsed_at"]}
+        for path, why in found
+        if why
+    ]
+    return pl.DataFrame(rows, schema={**KEY, "suite": pl.String, "collapsed_at": pl.Int32})
+
+
 def filtered_metric(metric: str, filtered: str) -> str:
     """Return a metric's name, with the filter that read the answer off the output where there is one.
 

@@ -157,6 +157,21 @@ def benchmarks_of(
     return {name: sorted(found[name]) for name in sorted(found)}
 
 
+def suite_metadata(
+    suites: Mapping[str, Sequence[str]], folders: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return suite → task → its metadata, as `task_metadata` gives it.
+
+    Args:
+        suites: suite → names of its tasks.
+        folders: suite → folders with task files.
+    """
+    return {
+        suite: {name: task_metadata(name, [Path(folder) for folder in folders[suite]]) for name in names}
+        for suite, names in suites.items()
+    }
+
+
 def task_fingerprint(names: Sequence[str], folders: Sequence[Path] = ()) -> str:
     """Return the sha256 over all files that decide what the named tasks measure.
 

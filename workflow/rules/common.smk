@@ -285,6 +285,24 @@ def suite_settings(wildcards):
     return {name: value for name, value in suite.items() if name != "folders"}
 
 
+def asked_tasks(suites):
+    """Suite → names of its tasks."""
+    return {name: STUDY.settings["suites"][name]["tasks"] for name in suites}
+
+
+def suite_results(wildcards, ending):
+    """The results of all suites of one checkpoint, and the unedited model's."""
+    own = [f"abilities/{suite}{ending}" for suite in STUDY.suites(cell(wildcards), number(wildcards))]
+    before = [unedited(name).format(model=wildcards.model) for name in own]
+    return before + [path for name in own for path in at(cell(wildcards), [number(wildcards)], name)]
+
+
+def verdict_before(wildcards):
+    """Whether the chain had collapsed by the checkpoint before that was evaluated, where collapsed chains are skipped."""
+    asked = STUDY.screened(cell(wildcards), number(wildcards))
+    return at(cell(wildcards), asked[-1:], "collapse.json")
+
+
 def everywhere(name):
     """One file of every checkpoint of the whole study."""
     chains = [one for one in STUDY.cells if not STUDY.is_single(one.editor)]

@@ -35,6 +35,7 @@ rule evaluate_abilities:
         deltas=deltas_upto,
         state=adapter_state,
         data=suite_data,
+        verdict=verdict_before,
     output:
         result=checkpoint("abilities/{suite}.json"),
         samples=checkpoint("abilities/{suite}.items.parquet"),
@@ -57,6 +58,28 @@ rule evaluate_abilities:
         "Evaluate {wildcards.editor} after {wildcards.edits} edits on {wildcards.suite}"
     script:
         "../scripts/evaluate_abilities.py"
+
+
+rule screen_collapse:
+    input:
+        results=lambda w: suite_results(w, ".json"),
+        samples=lambda w: suite_results(w, ".items.parquet"),
+        previous=verdict_before,
+    output:
+        checkpoint("collapse.json"),
+    log:
+        "logs/screen_collapse/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        settings=STUDY.settings["collapse"],
+        suites=lambda w: asked_tasks(STUDY.suites(cell(w), number(w))),
+        folders=lambda w: {name: task_folders(name) for name in STUDY.suites(cell(w), number(w))},
+        code=code("screen_collapse.py"),
+    message:
+        "See whether {wildcards.editor} has collapsed after {wildcards.edits} edits"
+    script:
+        "../scripts/screen_collapse.py"
 
 
 rule measure_efficacy:

@@ -3,6 +3,7 @@
 TABLES = (
     "abilities",
     "ability-items",
+    "collapses",
     "efficacy",
     "edits",
     "weights",
@@ -33,8 +34,9 @@ rule gather:
     conda:
         "../../envs/report.yaml"
     params:
-        suites={name: STUDY.settings["suites"][name]["tasks"] for name in STUDY.names("suites")},
+        suites=asked_tasks(STUDY.names("suites")),
         folders={name: task_folders(name) for name in STUDY.names("suites")},
+        collapse=STUDY.settings["collapse"],
         code=code("gather.py"),
     message:
         "Gather all results into tidy tables"

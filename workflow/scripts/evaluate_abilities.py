@@ -2,18 +2,24 @@
 
 from pathlib import Path
 
-from collateral.abilities import evaluate, write_result
+from collateral.abilities import evaluate, write_not_evaluated, write_result
 from collateral.checkpoints import at_checkpoint
+from collateral.files import read_json
 from collateral.joblog import job
 from collateral.models import load_model
 
 with job(snakemake.log[0], snakemake.params.runtime["threads"]):
     params, given = snakemake.params, snakemake.input
-    model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
-    deltas = [Path(path) for path in given.get("deltas", [])]
-    state = Path(str(given.state)) if given.get("state") else None
-    folders = [Path(folder) for folder in params.folders]
-    prepared = {(Path(path).parent.name, Path(path).stem): Path(path) for path in given.get("data", [])}
-    with at_checkpoint(model, deltas, state):
-        result = evaluate(model, params.suite, folders, adapted=state is not None, data=prepared)
-    write_result(result, Path(snakemake.output.result), Path(snakemake.output.samples))
+    files = Path(snakemake.output.result), Path(snakemake.output.samples)
+    verdict = read_json(Path(str(given.verdict))) if given.get("verdict") else {}
+    if verdict.get("collapsed_at") is not None:
+        write_not_evaluated(verdict, *files)
+    else:
+        model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
+        deltas = [Path(path) for path in given.get("deltas", [])]
+        state = Path(str(given.state)) if given.get("state") else None
+        folders = [Path(folder) for folder in params.folders]
+        prepared = {(Path(path).parent.name, Path(path).stem): Path(path) for path in given.get("data", [])}
+        with at_checkpoint(model, deltas, state):
+            result = evaluate(model, params.suite, folders, adapted=state is not None, data=prepared)
+        write_result(result, *files)

@@ -2,25 +2,23 @@
 
 from pathlib import Path
 
-from collateral import tables
+from collateral import collapse, tables
 from collateral.joblog import job
-from collateral.taskfolders import task_metadata
+from collateral.taskfolders import suite_metadata
 
 with job(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
 
     paths = {name: [Path(path) for path in given.get(name, [])] for name in given.keys()}  # noqa: SIM118
 
-    about = {
-        suite: {
-            name: task_metadata(name, [Path(folder) for folder in params.folders[suite]]) for name in names
-        }
-        for suite, names in params.suites.items()
-    }
+    scores = tables.abilities(paths["abilities"], suite_metadata(params.suites, params.folders))
+    items = tables.items(paths["samples"])
+    skipped = tables.skipped(paths["abilities"])
     tables.write_tables(
         {
-            "abilities": tables.abilities(paths["abilities"], about),
-            "ability-items": tables.items(paths["samples"]),
+            "abilities": scores,
+            "ability-items": items,
+            "collapses": collapse.collapses(scores, items, skipped, params.collapse),
             "efficacy": tables.efficacy(paths["efficacy"], paths["after_edit"], paths["reference"]),
             "edits": tables.stacked(paths["edits"]),
             "weights": tables.stacked(paths["weights"]),

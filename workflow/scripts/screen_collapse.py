@@ -1,0 +1,22 @@
+"""Say whether a chain of edits has collapsed by one checkpoint."""
+
+from pathlib import Path
+
+from collateral import collapse, tables
+from collateral.files import read_json, write_json
+from collateral.joblog import job
+from collateral.taskfolders import suite_metadata
+
+with job(snakemake.log[0]):
+    given, params = snakemake.input, snakemake.params
+    previous = read_json(Path(str(given.previous))) if given.get("previous") else None
+    found = collapse.verdict(
+        tables.abilities(
+            [Path(path) for path in given.results], suite_metadata(params.suites, params.folders)
+        ),
+        tables.items([Path(path) for path in given.samples]),
+        previous,
+        int(snakemake.wildcards.edits),
+        params.settings,
+    )
+    write_json(Path(snakemake.output[0]), found)
