@@ -1,15 +1,13 @@
 """Paired 0/1 scores: the items that got worse and better, and what they allow to say. Torch-free."""
 
-import numpy as np
-import numpy.typing as npt
-from scipy.stats import binom, norm
+import math
 
-Numbers = npt.NDArray[np.float64]
+from scipy.stats import binom, norm
 
 _HALVINGS = 60  # of an interval of length at most 2: to the last bit
 
 
-def tango_z(worse: float, better: float, n: int, difference: Numbers) -> Numbers:
+def tango_z(worse: float, better: float, n: int, difference: float) -> float:
     """Return the score statistic of the hypothesis that the share of right answers changed by `difference`.
 
     z = (b - c - nΔ) / √(n (2q + Δ(1 - Δ))), with b items better and c worse, and q the share of items that got
@@ -24,14 +22,14 @@ def tango_z(worse: float, better: float, n: int, difference: Numbers) -> Numbers
         difference: in [-1, 1].
     """
     linear = -better - worse + (2 * n - better + worse) * difference
-    root = np.sqrt(np.maximum(linear**2 + 8 * n * worse * difference * (1 - difference), 0.0))
+    root = math.sqrt(max(linear**2 + 8 * n * worse * difference * (1 - difference), 0.0))
     share = (root - linear) / (4 * n)
-    spread = np.sqrt(np.maximum(n * (2 * share + difference * (1 - difference)), 0.0))
+    spread = math.sqrt(max(n * (2 * share + difference * (1 - difference)), 0.0))
     distance = better - worse - n * difference
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = distance / spread
-    # no spread: the hypothesis allows one outcome only, which is this one or is not
-    return np.where(spread > 0, z, np.where(distance == 0, 0.0, np.copysign(np.inf, distance)))
+    if spread > 0:
+        return distance / spread
+    # the hypothesis allows one outcome only, which is this one or is not
+    return 0.0 if distance == 0 else math.copysign(math.inf, distance)
 
 
 def tango_interval(worse: float, better: float, n: int, alpha: float) -> tuple[float, float]:
@@ -41,7 +39,7 @@ def tango_interval(worse: float, better: float, n: int, alpha: float) -> tuple[f
     points), unlike an interval that rests on the changed items alone (Wald's, or the exact one that conditions on
     their number), which is a point there.
     """
-    limit = norm.isf(alpha / 2)
+    limit = float(norm.isf(alpha / 2))
     middle = (better - worse) / n
     return _crossing(worse, better, n, limit, -1.0, middle), _crossing(worse, better, n, -limit, middle, 1.0)
 
@@ -50,7 +48,7 @@ def _crossing(worse: float, better: float, n: int, level: float, low: float, hig
     """Return where z, which falls with the difference, passes a level; the end where it does not."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if float(tango_z(worse, better, n, np.array([middle]))[0]) > level:
+        if tango_z(worse, better, n, middle) > level:
             low = middle
         else:
             high = middle
@@ -70,7 +68,7 @@ def margin_p(worse: float, better: float, n: int, margin: float) -> tuple[float,
 
     Small: shown to be on the inner side of that margin. Both small is equivalence (two one-sided tests).
     """
-    below, above = tango_z(worse, better, n, np.array([-margin, margin]))
+    below, above = tango_z(worse, better, n, -margin), tango_z(worse, better, n, margin)
     return float(norm.sf(below)), float(norm.cdf(above))
 
 
@@ -86,10 +84,10 @@ def detectable_share(worse: float, better: float, n: int, alpha: float, power: f
     changed = (worse + better + 1) / (n + 2)
     room = n + second**2 - first**2
     if room > 0:
-        found = np.sqrt(changed) * (first * np.sqrt(n) + second * np.sqrt(room)) / (n + second**2)
+        found = math.sqrt(changed) * (first * math.sqrt(n) + second * math.sqrt(room)) / (n + second**2)
         if found <= changed:
             return float(found)
     if n <= first**2:
         return 1.0
-    stay = np.sqrt((first * second) ** 2 - (n + second**2) * (first**2 - n)) - first * second
+    stay = math.sqrt((first * second) ** 2 - (n + second**2) * (first**2 - n)) - first * second
     return float(min(1.0, 1 - (stay / (n + second**2)) ** 2))
