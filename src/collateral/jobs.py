@@ -55,7 +55,11 @@ def study_jobs(study: Study, folders: dict[str, list[Path]], mirror: Path | None
     found = [*_sources(study, folders, mirror), *_prepared(study), *_unedited(study)]
     for cell in study.cells:
         found += _singles(study, cell) if study.is_single(cell.editor) else _chain(study, cell)
-    found += [Job("gather", "results/tables/abilities.parquet"), Job("report", "results/report/index.html")]
+    found += [
+        Job("gather", "results/tables/abilities.parquet"),
+        Job("infer", "results/tables/comparisons.parquet"),
+    ]
+    found.append(Job("report", "results/report/index.html"))
     return list(dict.fromkeys(found))
 
 

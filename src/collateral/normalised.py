@@ -1,6 +1,5 @@
 """What is left of each ability, between chance (0) and the unedited model (1). Torch-free."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,33 +43,49 @@ def is_measurable(about: Mapping[str, Any], logarithmic: bool) -> bool:
     return bool(value - doubt > chance if about["higher_is_better"] else value + doubt < chance)
 
 
-def share_left(values: Numbers, about: Mapping[str, Any], kind: str, logarithmic: bool) -> Numbers:
+def share_left(values: Numbers, unedited: Numbers, one: Measured) -> Numbers:
     """Return what is left of an ability: (value - chance) / (unedited - chance); of perplexities unedited / value.
 
     1: as before; 0: at chance; below 0: under it. Bits per byte are taken as the perplexities that they stand for. A
-    score that states no chance level counts from 0, and one that falls with ability as a perplexity does.
-    # ASSUME: a perplexity that is not a number leaves nothing.
+    score that states no chance level counts from 0, and one that falls with ability as a perplexity does. NaN where
+    the unedited model is not on the better side of chance.
+    # ASSUME: an edited model whose score is not a number has nothing left.
 
     Args:
         values: of the edited models.
-        about: of the unedited one: `value`, `chance`, `higher_is_better`.
-        kind: of `Measured`.
-        logarithmic: the metric is a perplexity.
+        unedited: of the unedited one, of the same shape or one number.
+        one: what the metric is.
     """
-    unedited, chance = float(about["value"]), about["chance"]
+    chance, better = one.about["chance"], 1.0 if one.about["higher_is_better"] else -1.0
     with np.errstate(all="ignore"):
-        if kind == BITS:
+        if one.kind == BITS:
             left = np.exp2(unedited - values)
-        elif logarithmic or (chance is None and not about["higher_is_better"]):
+        elif one.logarithmic or (chance is None and better < 0):
             left = unedited / values
         else:
             floor = 0.0 if chance is None else float(chance)
-            left = (
-                (values - floor) / (unedited - floor)
-                if unedited != floor
-                else np.full(values.shape, math.nan)
-            )
-    return np.where(np.isnan(left) & np.isnan(values), 0.0, left)
+            room = unedited - floor
+            left = np.where(room * better > 0, (values - floor) / room, np.nan)
+    return np.where(np.isnan(values), 0.0, left)
+
+
+def carried(table: pl.DataFrame, collapses: pl.DataFrame | None) -> pl.DataFrame:
+    """Return the normalised abilities, a collapsed chain's carried on to the checkpoints not evaluated any more.
+
+    # ASSUME: a collapsed model does not recover; without these rows a mean over seeds would be that of the survivors.
+    """
+    if collapses is None or collapses.is_empty() or table.is_empty():
+        return table
+    chain = ["model", "dataset", "seed", "editor"]
+    later = collapses.filter(~pl.col("evaluated")).select(*chain, later=pl.col("edits"))
+    if later.is_empty():
+        return table
+    rows = (
+        table.join(later, on=chain, how="inner")
+        .filter(pl.col("edits") < pl.col("later"))
+        .filter(pl.col("edits") == pl.col("edits").max().over([*chain, "suite", "task", "metric", "later"]))
+    )
+    return pl.concat([table, rows.with_columns(edits="later").select(table.columns)])
 
 
 def normalised(metrics: Sequence[Measured]) -> pl.DataFrame:
@@ -82,7 +97,7 @@ def normalised(metrics: Sequence[Measured]) -> pl.DataFrame:
     tables = []
     for one in metrics:
         usable = is_measurable(one.about, one.logarithmic)
-        left = share_left(one.checkpoints["value"].to_numpy(), one.about, one.kind, one.logarithmic)
+        left = share_left(one.checkpoints["value"].to_numpy(), np.array(float(one.about["value"])), one)
         tables.append(
             one.checkpoints.with_columns(
                 *(pl.lit(one.about[name], dtype=SCHEMA[name]).alias(name) for name in names),

@@ -13,6 +13,27 @@ TABLES = (
     "known",
 )
 
+# Names of tables that other tables are inferred from; those that this study has are among TABLES.
+MEASURED = (
+    "abilities",
+    "ability-items",
+    "collapses",
+    "drift",
+    "editors",
+    "efficacy",
+    "objectives",
+    "weights",
+)
+INFERRED = (
+    "comparisons",
+    "normalised",
+    "horizons",
+    "retention",
+    "tradeoffs",
+    "areas",
+    "predictors",
+)
+
 
 rule gather:
     input:
@@ -44,9 +65,27 @@ rule gather:
         "../scripts/gather.py"
 
 
+rule infer:
+    input:
+        expand("results/tables/{table}.parquet", table=[name for name in TABLES if name in MEASURED]),
+    output:
+        expand("results/tables/{table}.parquet", table=INFERRED),
+    log:
+        "logs/infer.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        terms=STUDY.settings["inference"],
+        code=code("infer.py"),
+    message:
+        "Infer what the tables show"
+    script:
+        "../scripts/infer.py"
+
+
 rule report:
     input:
-        tables=expand("results/tables/{table}.parquet", table=TABLES),
+        tables=expand("results/tables/{table}.parquet", table=[*TABLES, *INFERRED]),
         models=expand("resources/models/{model}/manifest.json", model=STUDY.names("models")),
         sequences=all_sequences(),
     output:
