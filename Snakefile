@@ -35,7 +35,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        "results/report/index.html",
+        places.PAGE,
         rules.gather.input,  # also what the report does not read itself: a deleted file is missed
-        everywhere("delta.parquet"),
-        everywhere("state.safetensors"),
+        results.everywhere(STUDY, "delta.parquet"),
+        results.everywhere(STUDY, "state.safetensors"),

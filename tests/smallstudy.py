@@ -92,12 +92,7 @@ class Project:
             "study.yaml",
             *args,
         ]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(self.folder / "src"),
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1"}
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )

@@ -16,6 +16,7 @@ import polars as pl
 import yaml
 from snakemake.utils import update_config
 
+from collateral import places
 from collateral.errors import CollateralError, unknown_name
 from collateral.jobs import only_mirrored, study_jobs
 from collateral.plan import Machine, make_plan
@@ -58,10 +59,10 @@ def planned(given: argparse.Namespace) -> str:
     config = merged(own, given.config)
     study = load_study(config, ROOT / "workflow/schemas/config.schema.yaml")
     folders = {
-        name: [located(folder) for folder in suite["folders"]]
+        name: [places.located(folder, ROOT) for folder in suite["folders"]]
         for name, suite in study.settings["suites"].items()
     }
-    mirror = located(study.settings["mirror"]) if study.settings["mirror"] else None
+    mirror = places.located(study.settings["mirror"], ROOT) if study.settings["mirror"] else None
     waiting, reason = outputs_to_make(own, given.config)
     records = {job: one for folder in given.benchmarks for job, one in read_records(folder).items()}
     sizes, notes = sizes_of(study, folders)
@@ -100,15 +101,6 @@ def merged(own: Path | None, pairs: list[str]) -> dict[str, Any]:
             raise CollateralError(f"--config {pair}: write KEY=VALUE, such as mirror=../files")
         update_config(config, {key: yaml.safe_load(value)})
     return config
-
-
-def located(path: str) -> Path:
-    """Return a path of the config: relative to the working directory, else to the project."""
-    here = Path(path).expanduser()
-    found = here if here.exists() or here.is_absolute() else ROOT / path
-    if not found.exists():
-        raise CollateralError(f"config: the path {path} exists neither here nor in {ROOT}")
-    return found
 
 
 def outputs_to_make(own: Path | None, pairs: list[str]) -> tuple[frozenset[str] | None, str]:
@@ -151,7 +143,7 @@ def sizes_of(study: Study, folders: dict[str, list[Path]]) -> tuple[Sizes, list[
     probes: dict[str, float] = {}
     facts: dict[str, int] = {}
     for name, own in study.settings["datasets"].items():
-        table = Path(f"resources/datasets/{name}.parquet")
+        table = Path(places.facts(name))
         if table.is_file():
             probes[name], facts[name] = counted(table)
         else:

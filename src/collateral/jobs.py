@@ -1,12 +1,14 @@
 """The jobs of a study, as the rules make them: which rule, for what, and by which file it is known. Torch-free."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collateral import places
 from collateral.benchmarks.catalogue import Source, foreseen
-from collateral.study import Cell, Study, download_path, reference_blocks
+from collateral.study import Cell, Study, reference_blocks
 from collateral.taskfolders import benchmarks_of
 
 
@@ -55,18 +57,15 @@ def study_jobs(study: Study, folders: dict[str, list[Path]], mirror: Path | None
     found = [*_sources(study, folders, mirror), *_prepared(study), *_unedited(study)]
     for cell in study.cells:
         found += _singles(study, cell) if study.is_single(cell.editor) else _chain(study, cell)
-    found += [
-        Job("gather", "results/tables/abilities.parquet"),
-        Job("infer", "results/tables/comparisons.parquet"),
-    ]
-    found.append(Job("report", "results/report/index.html"))
+    found += [Job("gather", places.table("abilities")), Job("infer", places.table("comparisons"))]
+    found.append(Job("report", places.PAGE))
     return list(dict.fromkeys(found))
 
 
 def _sources(study: Study, folders: dict[str, list[Path]], mirror: Path | None) -> Iterator[Job]:
     """Yield the jobs that bring models, facts and benchmark items."""
     for model in study.names("models"):
-        yield Job("download_model", f"resources/models/{model}/manifest.json", model)
+        yield Job("download_model", places.manifest(model), model)
     trained = {
         cell.dataset
         for cell in study.cells
@@ -75,18 +74,16 @@ def _sources(study: Study, folders: dict[str, list[Path]], mirror: Path | None) 
     for dataset in study.names("datasets"):
         own = study.settings["datasets"][dataset]
         yield from _download(own.get("source"))
-        yield Job("load_facts", f"resources/datasets/{dataset}.parquet", dataset=dataset)
+        yield Job("load_facts", places.facts(dataset), dataset=dataset)
         if dataset in trained:
             yield from _download(own["training"])
-            path = f"resources/datasets/training/{dataset}.parquet"
-            yield Job("load_training_facts", path, dataset=dataset)
+            yield Job("load_training_facts", places.training_facts(dataset), dataset=dataset)
     for _, dataset, seed, _ in study.cells:
-        path = f"results/sequences/{dataset}/seed-{seed}.parquet"
-        yield Job("sample_sequence", path, dataset=dataset, seed=seed)
+        yield Job("sample_sequence", places.sequence(dataset, seed), dataset=dataset, seed=seed)
     for benchmark, split, source, _ in _read(study, folders, mirror):
         for raw in source.files:
-            yield Job("download", download_path(raw.request()))
-        yield Job("prepare_benchmark", f"resources/benchmarks/{benchmark}/{split}.jsonl", dataset=benchmark)
+            yield Job("download", places.download(raw.request()))
+        yield Job("prepare_benchmark", places.benchmark(benchmark, split), dataset=benchmark)
 
 
 def only_mirrored(study: Study, folders: dict[str, list[Path]], mirror: Path | None) -> list[str]:
@@ -108,40 +105,34 @@ def _read(
 
 def _download(source: dict[str, Any] | None) -> Iterator[Job]:
     if source and "path" not in source:
-        yield Job("download", download_path(source))
+        yield Job("download", places.download(source))
 
 
 def _prepared(study: Study) -> Iterator[Job]:
     """Yield what is computed once from the unedited model."""
     for cell in study.cells:
         model, dataset, seed, editor = cell
-        folder = f"results/prepared/{model}"
-        yield Job("sample_contexts", f"{folder}/contexts.json", model)
+        yield Job("sample_contexts", places.contexts(model), model)
         for layer in study.moment_layers(model, editor):
-            path = f"{folder}/moments-{layer:02d}.safetensors"
-            yield Job("measure_moment", path, model, layer=layer)
+            yield Job("measure_moment", places.moments(model, layer), model, layer=layer)
         if study.settings["datasets"][dataset]["known_only"]:
-            yield Job("probe_known", f"{folder}/known-{dataset}.parquet", model, dataset)
+            yield Job("probe_known", places.known(model, dataset), model, dataset)
         learner = study.learner(model, editor)
         if learner:
-            path = f"{folder}/{dataset}/seed-{seed}/hypernetwork-{learner}.safetensors"
+            path = places.hypernetwork(model, dataset, seed, learner)
             yield Job("train_hypernetwork", path, model, dataset, seed, learner)
 
 
 def _unedited(study: Study) -> Iterator[Job]:
     for model in study.names("models"):
         for suite in study.model_suites(model):
-            path = f"results/unedited/{model}/abilities/{suite}.json"
+            path = places.unedited(model, places.abilities(suite))
             yield Job("evaluate_unedited", path, model, suite=suite)
     for cell in study.cells:
         model, dataset, seed, _ = cell
         for start, end in reference_blocks(max(study.checkpoints(cell))):
-            path = f"results/unedited/{model}/{dataset}/seed-{seed}/edits-{end:04d}/reference.parquet"
+            path = places.reference(model, dataset, seed, end)
             yield Job("measure_reference", path, model, dataset, seed, start=start, edits=end)
-
-
-def _folder(cell: Cell) -> str:
-    return f"results/edited/{cell.model}/{cell.dataset}/seed-{cell.seed}/{cell.editor}"
 
 
 def _links(checkpoints: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -150,20 +141,20 @@ def _links(checkpoints: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _singles(study: Study, cell: Cell) -> Iterator[Job]:
     for start, end in _links(study.checkpoints(cell)):
-        yield Job("edit_singly", f"{_folder(cell)}/singles-{end:04d}/edits.parquet", *cell, start, end)
+        yield Job("edit_singly", places.single(cell, end, "edits.parquet"), *cell, start, end)
 
 
 def _chain(study: Study, cell: Cell) -> Iterator[Job]:
     for start, end in _links(study.checkpoints(cell)):
-        folder = f"{_folder(cell)}/edits-{end:04d}"
-        yield Job("edit", f"{folder}/delta.parquet", *cell, start, end)
-        yield Job("measure_efficacy", f"{folder}/efficacy.parquet", *cell, start, end)
-        yield Job("weigh", f"{folder}/weights.parquet", *cell, start, end)
+        own = functools.partial(places.checkpoint, cell, end)
+        yield Job("edit", own("delta.parquet"), *cell, start, end)
+        yield Job("measure_efficacy", own("efficacy.parquet"), *cell, start, end)
+        yield Job("weigh", own("weights.parquet"), *cell, start, end)
         for suite in study.suites(cell, end):
-            yield Job("evaluate_abilities", f"{folder}/abilities/{suite}.json", *cell, start, end, suite)
+            yield Job("evaluate_abilities", own(places.abilities(suite)), *cell, start, end, suite)
     evaluated = [end for end in study.checkpoints(cell) if study.suites(cell, end)]
     for end in study.screened(cell, max(evaluated, default=0)):
-        yield Job("screen_collapse", f"{_folder(cell)}/edits-{end:04d}/collapse.json", *cell, edits=end)
+        yield Job("screen_collapse", places.checkpoint(cell, end, "collapse.json"), *cell, edits=end)
 
 
 def recorded_job(name: str, siblings: Sequence[str]) -> Job | None:

@@ -1,9 +1,7 @@
 """What a study consists of: its chains, their checkpoints, and what is measured at each. Torch-free."""
 
 import functools
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -163,16 +161,6 @@ class Study:
 
 def _flat(lists: Iterable[list[str]]) -> Iterable[str]:
     return (entry for own in lists for entry in own)
-
-
-def download_path(source: Mapping[str, str]) -> str:
-    """Return where the file of a source of the config, or of the benchmarks' catalogue, is downloaded to.
-
-    Its folder is named after its content, as far as that is known, so that all data sets and studies share it.
-    """
-    file = source.get("file") or source["url"]
-    identity = source.get("sha256") or hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
-    return f"resources/downloads/{identity[:16]}/{file.rpartition('/')[2]}"
 
 
 def reference_blocks(edits: int) -> list[tuple[int, int]]:

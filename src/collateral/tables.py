@@ -112,7 +112,8 @@ def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict
 
     Args:
         path: lm-eval's JSON.
-        about: per task or group of the suite `ability`, `chance` and `primary` metric, as far as they are known.
+        about: per task or group of the suite `ability`, `chance` (of metrics of which more is better), the `primary`
+            metric and those that are so `also`, as far as they are known.
 
     Raises:
         CollateralError: not an lm-eval result.
@@ -134,6 +135,8 @@ def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict
             stderr = numbers.get(f"{metric}_stderr,{filtered}")
             filters = sum(other.startswith(f"{metric},") for other in numbers)
             names = {filtered_metric(metric, filtered), *([metric] if filters == 1 else [])}
+            asked = {known.get("primary", filtered_metric(metric, filtered)), *known.get("also", ())}
+            higher = bool(result["higher_is_better"].get(task, {}).get(metric, True))
             rows.append(
                 {
                     "task": task,
@@ -142,9 +145,9 @@ def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict
                     "value": float(value),
                     "stderr": float(stderr) if _number(stderr) else None,
                     "n": _count(task, groups, result["n-samples"]),
-                    "chance": known.get("chance"),
-                    "higher_is_better": bool(result["higher_is_better"].get(task, {}).get(metric, True)),
-                    "primary": not part and known.get("primary", filtered_metric(metric, filtered)) in names,
+                    "chance": known.get("chance") if higher else None,
+                    "higher_is_better": higher,
+                    "primary": not part and bool(asked & names),
                 }
             )
     return rows

@@ -94,7 +94,8 @@ def task_metadata(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the `metadata` block of a task; of lm-eval's own tasks what `benchmarks/tasks.yaml` says of them.
 
     Keys of this package's tasks: version, ability, chance (absent for perplexity), prompt_source, primary (the name
-    of the metric), higher_is_better. Of lm-eval's own: ability, chance, primary, higher_is_better; empty if unknown.
+    of the metric), higher_is_better. Of lm-eval's own: ability, chance, primary, also (metrics that are primary too),
+    higher_is_better; empty if unknown.
     """
     entry = indexed(folders).get(name)
     if entry:
@@ -103,6 +104,8 @@ def task_metadata(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     if known is None:
         return {}
     about = {"ability": known.ability, "primary": known.primary, "higher_is_better": known.higher_is_better}
+    if known.also:
+        about["also"] = list(known.also)
     return about if known.chance is None else {**about, "chance": known.chance}
 
 

@@ -71,6 +71,28 @@ def test_a_metric_read_in_two_ways_is_two_metrics(tmp_path: Path) -> None:
     assert found[1]["stderr"] == 0.1
 
 
+def test_a_perplexity_beside_an_accuracy_is_shown_too_and_has_no_chance_level(tmp_path) -> None:
+    path = tmp_path / "results/unedited/m/abilities/s.json"
+    path.parent.mkdir(parents=True)
+    numbers = {
+        "acc,none": 0.3,
+        "acc_stderr,none": 0.1,
+        "perplexity,none": 66.4,
+        "perplexity_stderr,none": 9.0,
+    }
+    stored = {
+        "results": {"lambada_openai": numbers},
+        "n-samples": {"lambada_openai": {"effective": 50}},
+        "higher_is_better": {"lambada_openai": {"acc": True, "perplexity": False}},
+    }
+    path.write_text(json.dumps(stored))
+    rows = result_rows(path, {"lambada_openai": task_metadata("lambada_openai")})
+    assert [(row["metric"], row["primary"], row["chance"]) for row in rows] == [
+        ("acc", True, 0.0),
+        ("perplexity", True, None),
+    ]
+
+
 def test_tasks_of_lm_eval_have_a_primary_metric_and_a_chance_level() -> None:
     assert task_metadata("hellaswag") == {
         "ability": "commonsense",

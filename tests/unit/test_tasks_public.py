@@ -98,6 +98,7 @@ def test_the_tasks_of_lm_eval_run_on_prepared_files(result: dict[str, Any]) -> N
         task = known_tasks()[name]
         assert f"{task.primary},none" in result["results"][name]
         assert result["higher_is_better"][name][task.primary] is task.higher_is_better
+        assert all(f"{metric},none" in result["results"][name] for metric in task.also)
 
 
 def test_their_prompts_are_those_of_lm_eval(result: dict[str, Any]) -> None:

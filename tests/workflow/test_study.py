@@ -136,16 +136,22 @@ def test_a_second_run_does_nothing_and_says_so(finished):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
-def test_the_same_study_in_one_go_on_one_core_has_the_same_bytes(finished, tmp_path, tiny_folder):
+def test_a_chain_in_two_goes_on_one_core_has_the_same_bytes(finished, tmp_path, tiny_folder):
     """Number of cores, and a kill of the engine in the middle, change no byte of any artifact."""
     project = make_project(tmp_path / "again", tiny_folder)
-    first = project.snakemake("--until", "edit", cores=1)
+    folder = "results/edited/tiny/embedded/seed-0/rome/edits-0003"
+    first = project.snakemake("--", f"{folder}/delta.parquet", cores=1)
     assert first.returncode == 0
     victim = checkpoint(project, "rome", 1)
     for path in victim.iterdir():
         path.unlink()  # as if the job had been killed before its rename
-    assert project.snakemake(cores=1).returncode == 0
-    assert project.results() == finished.results()
+    wanted = [f"{folder}/{name}" for name in ("efficacy.parquet", "weights.parquet", "abilities/two.json")]
+    assert project.snakemake("--", *wanted, cores=1).returncode == 0
+    mine, whole = project.results(), finished.results()
+    assert {f"edited/tiny/embedded/seed-0/rome/edits-{n}/delta.parquet" for n in ("0001", "0003")} <= set(
+        mine
+    )
+    assert mine == {name: whole[name] for name in mine}
 
 
 def test_snakemake_report(finished):

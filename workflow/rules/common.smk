@@ -1,4 +1,4 @@
-# The study's settings, wildcard constraints from them, and the functions that name files.
+# The study's settings, wildcard constraints from them, and what the rules ask of both.
 
 import functools
 import re
@@ -6,11 +6,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from collateral import places, results
 from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
 from collateral.provenance import fingerprint
 from collateral.settings import load_study
-from collateral.study import Cell, download_path, reference_blocks
+from collateral.study import Cell, reference_blocks
 from collateral.taskfolders import benchmarks_of, task_fingerprint
 
 ROOT = Path(workflow.basedir)
@@ -21,8 +22,6 @@ except CollateralError as error:
     raise WorkflowError(str(error))
 
 THREADS = STUDY.settings["runtime"]["threads"]
-HYPERNETWORK = "results/prepared/{model}/{dataset}/seed-{seed}/hypernetwork-{learner}.safetensors"
-REFERENCE = "results/unedited/{model}/{dataset}/seed-{seed}/edits-{edits}/reference.parquet"
 
 
 wildcard_constraints:
@@ -41,11 +40,10 @@ wildcard_constraints:
 
 def locate(path):
     """A path of the config: relative to the working directory, else to the project."""
-    here = Path(path).expanduser()
-    found = here if here.exists() or here.is_absolute() else ROOT / path
-    if not found.exists():
-        raise WorkflowError(f"config: the path {path} exists neither here nor in {ROOT}")
-    return found
+    try:
+        return places.located(path, ROOT)
+    except CollateralError as error:
+        raise WorkflowError(str(error))
 
 
 for name in STUDY.names("datasets"):  # else a missing file would pass while its table exists
@@ -58,27 +56,18 @@ MIRROR = str(locate(STUDY.settings["mirror"])) if STUDY.settings["mirror"] else 
 
 def checkpoint(name):
     """A file of one checkpoint, with its wildcards."""
-    return f"results/edited/{{model}}/{{dataset}}/seed-{{seed}}/{{editor}}/edits-{{edits}}/{name}"
+    return places.checkpoint(places.ANY, "{edits}", name)
 
 
 def single(name):
     """A file of one part of the single edits, with its wildcards."""
-    return f"results/edited/{{model}}/{{dataset}}/seed-{{seed}}/{{editor}}/singles-{{edits}}/{name}"
-
-
-def unedited(name):
-    """A file of the unedited reference, with its wildcards."""
-    return f"results/unedited/{{model}}/{name}"
+    return places.single(places.ANY, "{edits}", name)
 
 
 @functools.cache  # asked once a job, and a study has thousands
 def code(script, *modules):
     """Fingerprint of a rule's code: its script and all package files that it reaches."""
     return fingerprint(ROOT / "workflow/scripts" / script, *modules)
-
-
-def pad(edits):
-    return f"{edits:04d}"
 
 
 def number(wildcards):
@@ -97,7 +86,7 @@ def order(wildcards):
 
 def downloaded(source):
     """Where a source is found: its own path, or that of its download."""
-    return str(locate(source["path"])) if "path" in source else download_path(source)
+    return str(locate(source["path"])) if "path" in source else places.download(source)
 
 
 @functools.cache
@@ -132,13 +121,13 @@ def dataset_files(wildcards):
 def training_file(wildcards):
     """The table of facts that MEND trains on, where the data set has one of its own."""
     own = STUDY.settings["datasets"][wildcards.dataset]
-    return f"resources/datasets/training/{wildcards.dataset}.parquet" if "training" in own else []
+    return places.training_facts(wildcards.dataset) if "training" in own else []
 
 
 def known_file(wildcards):
     """The table of known facts, where the data set is restricted to them."""
     known = STUDY.settings["datasets"][wildcards.dataset]["known_only"]
-    return f"results/prepared/{wildcards.model}/known-{wildcards.dataset}.parquet" if known else []
+    return places.known(wildcards.model, wildcards.dataset) if known else []
 
 
 def runtime(wildcards):
@@ -157,20 +146,18 @@ def recipe(wildcards):
 
 def moment_files(wildcards):
     layers = STUDY.moment_layers(wildcards.model, wildcards.editor)
-    return [f"results/prepared/{wildcards.model}/moments-{layer:02d}.safetensors" for layer in layers]
+    return [places.moments(wildcards.model, layer) for layer in layers]
 
 
 def hypernetwork_file(wildcards):
     """The trained hypernetwork that an editor needs, if any."""
     learner = STUDY.learner(wildcards.model, wildcards.editor)
-    return HYPERNETWORK.format(**{**dict(wildcards.items()), "learner": learner}) if learner else []
+    return places.hypernetwork(*order(wildcards), learner) if learner else []
 
 
 def at(one, edits, name):
     """One file of some checkpoints of a chain."""
-    kind = "singles" if STUDY.is_single(one.editor) else "edits"
-    folder = f"results/edited/{one.model}/{one.dataset}/seed-{one.seed}/{one.editor}"
-    return [f"{folder}/{kind}-{pad(point)}/{name}" for point in edits]
+    return results.at(STUDY, one, edits, name)
 
 
 def earlier(wildcards):
@@ -219,11 +206,7 @@ def likeness(wildcards):
 def references(wildcards, start=0):
     """The unedited model's probes of the facts from number `start + 1` to this checkpoint, and of a few more."""
     blocks = reference_blocks(number(wildcards))
-    return [reference(*order(wildcards), end) for _, end in blocks if end > start]
-
-
-def reference(model, dataset, seed, edits):
-    return REFERENCE.format(model=model, dataset=dataset, seed=seed, edits=pad(edits))
+    return [places.reference(*order(wildcards), end) for _, end in blocks if end > start]
 
 
 def task_folders(suite):
@@ -260,10 +243,7 @@ def suite_benchmarks(suite):
 
 def suite_data(wildcards):
     """The prepared files that a suite's tasks read."""
-    return [
-        f"resources/benchmarks/{benchmark}/{split}.jsonl"
-        for benchmark, split in suite_benchmarks(wildcards.suite)
-    ]
+    return [places.benchmark(*place) for place in suite_benchmarks(wildcards.suite)]
 
 
 def raw_files(wildcards):
@@ -274,7 +254,7 @@ def raw_files(wildcards):
 
 def download_source(wildcards):
     """Where a download comes from."""
-    path = f"resources/downloads/{wildcards.download}"
+    path = places.downloads(wildcards.download)
     if path not in downloads():
         raise WorkflowError(f"{path}: nothing in this study is downloaded to there")
     return downloads()[path]
@@ -292,8 +272,9 @@ def asked_tasks(suites):
 
 def suite_results(wildcards, ending):
     """The results of all suites of one checkpoint, and the unedited model's."""
-    own = [f"abilities/{suite}{ending}" for suite in STUDY.suites(cell(wildcards), number(wildcards))]
-    before = [unedited(name).format(model=wildcards.model) for name in own]
+    asked = STUDY.suites(cell(wildcards), number(wildcards))
+    own = [places.abilities(suite, ending) for suite in asked]
+    before = [places.unedited(wildcards.model, name) for name in own]
     return before + [path for name in own for path in at(cell(wildcards), [number(wildcards)], name)]
 
 
@@ -301,48 +282,3 @@ def verdict_before(wildcards):
     """Whether the chain had collapsed by the checkpoint before that was evaluated, where collapsed chains are skipped."""
     asked = STUDY.screened(cell(wildcards), number(wildcards))
     return at(cell(wildcards), asked[-1:], "collapse.json")
-
-
-def everywhere(name):
-    """One file of every checkpoint of the whole study."""
-    chains = [one for one in STUDY.cells if not STUDY.is_single(one.editor)]
-    return [path for one in chains for path in at(one, STUDY.checkpoints(one), name)]
-
-
-def singles(name):
-    """One file of every part of the single edits of the whole study."""
-    alone = [one for one in STUDY.cells if STUDY.is_single(one.editor)]
-    return [path for one in alone for path in at(one, STUDY.checkpoints(one), name)]
-
-
-def all_abilities(ending):
-    """The results of every suite, of the unedited models and of every checkpoint that has it."""
-    found = [
-        f"results/unedited/{model}/abilities/{suite}{ending}"
-        for model in STUDY.names("models")
-        for suite in STUDY.model_suites(model)
-    ]
-    for one in STUDY.cells:
-        for edits in [] if STUDY.is_single(one.editor) else STUDY.checkpoints(one):
-            own = STUDY.suites(one, edits)
-            found += [path for suite in own for path in at(one, [edits], f"abilities/{suite}{ending}")]
-    return found
-
-
-def all_known():
-    known = {
-        (one.model, one.dataset)
-        for one in STUDY.cells
-        if STUDY.settings["datasets"][one.dataset]["known_only"]
-    }
-    return [f"results/prepared/{model}/known-{dataset}.parquet" for model, dataset in sorted(known)]
-
-
-def all_sequences():
-    return sorted({f"results/sequences/{one.dataset}/seed-{one.seed}.parquet" for one in STUDY.cells})
-
-
-def all_references():
-    orders = dict.fromkeys(one[:3] for one in STUDY.cells)
-    last = {own: STUDY.last_checkpoint(own) for own in orders}
-    return [reference(*own, end) for own in orders for _, end in reference_blocks(last[own])]

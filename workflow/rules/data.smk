@@ -3,7 +3,7 @@
 
 rule download_model:
     output:
-        "resources/models/{model}/manifest.json",
+        places.manifest("{model}"),
     log:
         "logs/download_model/{model}.log",
     conda:
@@ -22,7 +22,7 @@ rule download_model:
 
 rule download:
     output:
-        "resources/downloads/{download}",
+        places.downloads("{download}"),
     log:
         "logs/download/{download}.log",
     conda:
@@ -44,7 +44,7 @@ rule load_facts:
     input:
         dataset_files,
     output:
-        "resources/datasets/{dataset}.parquet",
+        places.facts("{dataset}"),
     log:
         "logs/load_facts/{dataset}.log",
     conda:
@@ -62,7 +62,7 @@ rule load_training_facts:
     input:
         lambda w: downloaded(STUDY.settings["datasets"][w.dataset]["training"]),
     output:
-        "resources/datasets/training/{dataset}.parquet",
+        places.training_facts("{dataset}"),
     log:
         "logs/load_training_facts/{dataset}.log",
     conda:
@@ -80,7 +80,7 @@ rule prepare_benchmark:
     input:
         raw_files,
     output:
-        "resources/benchmarks/{benchmark}/{split}.jsonl",
+        places.benchmark("{benchmark}", "{split}"),
     log:
         "logs/prepare_benchmark/{benchmark}/{split}.log",
     conda:
@@ -96,9 +96,9 @@ rule prepare_benchmark:
 
 rule sample_sequence:
     input:
-        "resources/datasets/{dataset}.parquet",
+        places.facts("{dataset}"),
     output:
-        "results/sequences/{dataset}/seed-{seed}.parquet",
+        places.sequence("{dataset}", "{seed}"),
     log:
         "logs/sample_sequence/{dataset}/seed-{seed}.log",
     conda:

@@ -3,11 +3,11 @@
 
 rule edit:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
-        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
+        sequence=places.sequence("{dataset}", "{seed}"),
         known=known_file,
-        contexts="results/prepared/{model}/contexts.json",
+        contexts=places.contexts("{model}"),
         moments=moment_files,
         hypernetwork=hypernetwork_file,
         reference=lambda w: references(w, previous(w)),
@@ -47,11 +47,11 @@ rule edit:
 
 rule edit_singly:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
-        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
+        sequence=places.sequence("{dataset}", "{seed}"),
         known=known_file,
-        contexts="results/prepared/{model}/contexts.json",
+        contexts=places.contexts("{model}"),
         moments=moment_files,
         hypernetwork=hypernetwork_file,
         reference=lambda w: references(w, previous(w)),
@@ -89,7 +89,7 @@ rule edit_singly:
 
 rule export_checkpoint:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         deltas=deltas_upto,
     output:
         directory(checkpoint("exported")),

@@ -3,11 +3,11 @@
 
 rule evaluate_unedited:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         data=suite_data,
     output:
-        result=unedited("abilities/{suite}.json"),
-        samples=unedited("abilities/{suite}.items.parquet"),
+        result=places.unedited("{model}", places.abilities("{suite}")),
+        samples=places.unedited("{model}", places.abilities("{suite}", ".items.parquet")),
     log:
         "logs/evaluate_unedited/{model}/{suite}.log",
     benchmark:
@@ -31,14 +31,14 @@ rule evaluate_unedited:
 
 rule evaluate_abilities:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         deltas=deltas_upto,
         state=adapter_state,
         data=suite_data,
         verdict=verdict_before,
     output:
-        result=checkpoint("abilities/{suite}.json"),
-        samples=checkpoint("abilities/{suite}.items.parquet"),
+        result=checkpoint(places.abilities("{suite}")),
+        samples=checkpoint(places.abilities("{suite}", ".items.parquet")),
     log:
         "logs/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.log",
     benchmark:
@@ -84,9 +84,9 @@ rule screen_collapse:
 
 rule measure_efficacy:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
-        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
+        sequence=places.sequence("{dataset}", "{seed}"),
         known=known_file,
         reference=references,
         deltas=deltas_upto,

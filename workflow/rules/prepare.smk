@@ -3,9 +3,9 @@
 
 rule sample_contexts:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
     output:
-        "results/prepared/{model}/contexts.json",
+        places.contexts("{model}"),
     log:
         "logs/sample_contexts/{model}.log",
     conda:
@@ -26,14 +26,14 @@ rule sample_contexts:
 
 rule measure_moment:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         text=(
             str(locate(STUDY.settings["moments"]["text"]["file"]))
             if "file" in STUDY.settings["moments"]["text"]
             else []
         ),
     output:
-        "results/prepared/{model}/moments-{layer}.safetensors",
+        places.moments("{model}", "{layer}"),
     log:
         "logs/measure_moment/{model}/{layer}.log",
     benchmark:
@@ -56,10 +56,10 @@ rule measure_moment:
 
 rule probe_known:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
     output:
-        "results/prepared/{model}/known-{dataset}.parquet",
+        places.known("{model}", "{dataset}"),
     log:
         "logs/probe_known/{model}/{dataset}.log",
     conda:
@@ -79,12 +79,12 @@ rule probe_known:
 
 rule measure_reference:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
-        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
+        sequence=places.sequence("{dataset}", "{seed}"),
         known=known_file,
     output:
-        REFERENCE,
+        places.reference("{model}", "{dataset}", "{seed}", "{edits}"),
     log:
         "logs/measure_reference/{model}/{dataset}/seed-{seed}/edits-{edits}.log",
     benchmark:
@@ -112,13 +112,13 @@ rule measure_reference:
 
 rule train_hypernetwork:
     input:
-        model="resources/models/{model}/manifest.json",
-        facts="resources/datasets/{dataset}.parquet",
-        sequence="results/sequences/{dataset}/seed-{seed}.parquet",
+        model=places.manifest("{model}"),
+        facts=places.facts("{dataset}"),
+        sequence=places.sequence("{dataset}", "{seed}"),
         known=known_file,
         training=training_file,
     output:
-        HYPERNETWORK,
+        places.hypernetwork("{model}", "{dataset}", "{seed}", "{learner}"),
     log:
         "logs/train_hypernetwork/{model}/{dataset}/seed-{seed}/{learner}.log",
     benchmark:

@@ -37,19 +37,9 @@ INFERRED = (
 
 rule gather:
     input:
-        abilities=all_abilities(".json"),
-        samples=all_abilities(".items.parquet"),
-        efficacy=everywhere("efficacy.parquet"),
-        after_edit=[*everywhere("after-edit.parquet"), *singles("after-edit.parquet")],
-        reference=all_references(),
-        edits=[*everywhere("edits.parquet"), *singles("edits.parquet")],
-        weights=everywhere("weights.parquet"),
-        heatmaps=everywhere("heatmap.parquet"),
-        singles=singles("single-weights.parquet"),
-        known=all_known(),
-        facts=expand("resources/datasets/{dataset}.parquet", dataset=STUDY.names("datasets")),
+        **results.gathered(STUDY),
     output:
-        expand("results/tables/{table}.parquet", table=TABLES),
+        expand(places.table("{table}"), table=TABLES),
     log:
         "logs/gather.log",
     conda:
@@ -67,9 +57,9 @@ rule gather:
 
 rule infer:
     input:
-        expand("results/tables/{table}.parquet", table=[name for name in TABLES if name in MEASURED]),
+        expand(places.table("{table}"), table=[name for name in TABLES if name in MEASURED]),
     output:
-        expand("results/tables/{table}.parquet", table=INFERRED),
+        expand(places.table("{table}"), table=INFERRED),
     log:
         "logs/infer.log",
     conda:
@@ -85,12 +75,12 @@ rule infer:
 
 rule report:
     input:
-        tables=expand("results/tables/{table}.parquet", table=[*TABLES, *INFERRED]),
-        models=expand("resources/models/{model}/manifest.json", model=STUDY.names("models")),
-        sequences=all_sequences(),
+        tables=expand(places.table("{table}"), table=[*TABLES, *INFERRED]),
+        models=expand(places.manifest("{model}"), model=STUDY.names("models")),
+        sequences=results.sequences(STUDY),
     output:
         page=report(
-            "results/report/index.html",
+            places.PAGE,
             caption="../report/page.rst",
             category="Report",
         ),

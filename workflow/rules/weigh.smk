@@ -3,7 +3,7 @@
 
 rule weigh:
     input:
-        model="resources/models/{model}/manifest.json",
+        model=places.manifest("{model}"),
         deltas=deltas_upto,
         state=adapter_state,
     output:

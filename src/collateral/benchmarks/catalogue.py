@@ -77,6 +77,7 @@ class KnownTask:
     shots: int  # few-shot examples where a suite says nothing
     ability: str
     primary: str
+    also: tuple[str, ...]  # metrics that a report shows besides
     higher_is_better: bool
     chance: float | None
 
@@ -226,6 +227,7 @@ def _known_task(entry: Mapping[str, Any]) -> KnownTask:
         shots=int(entry.get("shots", 0)),
         ability=entry["ability"],
         primary=entry["primary"],
+        also=tuple(entry.get("also", ())),
         higher_is_better=bool(entry.get("higher_is_better", True)),
         chance=entry.get("chance"),
     )
