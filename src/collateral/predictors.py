@@ -61,8 +61,9 @@ def predictors(
 
     harm: 1 - normalised ability, of the mean over abilities that all checkpoints have (`mean`) or of one ability.
     dataset null: all data sets together. Chains (model, data set, seed, editor), not checkpoints, are resampled for
-    the interval (percentiles) and p (twice the smaller share of resamples beyond 0, at least 2 / (resamples + 1)): those
-    of a chain rest on one another. Null below three chains, and rho where one of the two does not vary.
+    the interval (percentiles) and for p, as the checkpoints of one chain rest on one another. p is twice the smaller
+    share of resamples beyond 0, and at least 2 / (resamples + 1). Null below three chains; rho is null where one of
+    the two does not vary.
 
     Args:
         normalised: of `normalised.carried`.
