@@ -14,6 +14,27 @@ TABLES = (
     "known",
 )
 
+# Names of tables that other tables are inferred from; those that this study has are among TABLES.
+MEASURED = (
+    "abilities",
+    "ability-items",
+    "collapses",
+    "drift",
+    "editors",
+    "efficacy",
+    "objectives",
+    "weights",
+)
+INFERRED = (
+    "comparisons",
+    "normalised",
+    "horizons",
+    "retention",
+    "tradeoffs",
+    "areas",
+    "predictors",
+)
+
 
 rule gather:
     input:
@@ -35,9 +56,27 @@ rule gather:
         "../scripts/gather.py"
 
 
+rule infer:
+    input:
+        expand(places.table("{table}"), table=[name for name in TABLES if name in MEASURED]),
+    output:
+        expand(places.table("{table}"), table=INFERRED),
+    log:
+        "logs/infer.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        terms=STUDY.settings["inference"],
+        code=code("infer.py"),
+    message:
+        "Infer what the tables show"
+    script:
+        "../scripts/infer.py"
+
+
 rule report:
     input:
-        tables=expand(places.table("{table}"), table=TABLES),
+        tables=expand(places.table("{table}"), table=[*TABLES, *INFERRED]),
         models=expand(places.manifest("{model}"), model=STUDY.names("models")),
         sequences=results.sequences(STUDY),
     output:
