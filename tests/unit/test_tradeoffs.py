@@ -288,6 +288,10 @@ def test_a_statistic_that_orders_the_checkpoints_as_harm_does_has_rho_one():
     assert (told["manhattan"]["points"], told["manhattan"]["chains"]) == (12, 6)
     assert told["manhattan"]["low"] == pytest.approx(1.0)
     assert told["manhattan"]["p"] == pytest.approx(2 / 401, rel=0.02)
+    five = predictors(left.filter(pl.col("editor") != "e5"), table, None, None, TERMS)
+    assert five.filter(statistic="manhattan")["p"].to_list() == pytest.approx(
+        [2 / 120] * 4
+    )  # 5! orders of chains
     few = predictors(left.filter(pl.col("editor").is_in(editors[:2])), table, None, None, TERMS)
     assert few.filter(statistic="manhattan")["rho"].to_list() == pytest.approx([1.0] * 4)
     assert few["low"].null_count() == few.height
