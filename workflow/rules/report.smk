@@ -1,24 +1,14 @@
 # Many small files → tidy tables → figures and one page.
 
-TABLES = (
-    "abilities",
-    "ability-items",
-    "collapses",
-    "efficacy",
-    "edits",
-    "weights",
-    "heatmaps",
-    "single-weights",
-    "objectives",
-    "known",
-)
+from collateral.tableschemas import MEASURED
 
 
 rule gather:
     input:
         **results.gathered(STUDY),
     output:
-        expand(places.table("{table}"), table=TABLES),
+        expand(places.table("{table}"), table=MEASURED),
+        expand(places.table("{table}", ".csv"), table=MEASURED),
     log:
         "logs/gather.log",
     conda:
@@ -26,6 +16,7 @@ rule gather:
     params:
         suites=asked_tasks(STUDY.names("suites")),
         folders={name: task_folders(name) for name in STUDY.names("suites")},
+        editors={name: STUDY.settings["editors"][name] for name in STUDY.names("editors")},
         collapse=STUDY.settings["collapse"],
         code=code("gather.py"),
     message:
@@ -36,7 +27,7 @@ rule gather:
 
 rule report:
     input:
-        tables=expand(places.table("{table}"), table=TABLES),
+        tables=expand(places.table("{table}"), table=MEASURED),
         models=expand(places.manifest("{model}"), model=STUDY.names("models")),
         sequences=results.sequences(STUDY),
     output:
