@@ -37,6 +37,7 @@ rule all:
     input:
         places.PAGE,
         rules.gather.output,
+        rules.infer.output,
         rules.gather.input,  # also what the report does not read itself: a deleted file is missed
         results.everywhere(STUDY, "delta.parquet"),
         results.everywhere(STUDY, "state.safetensors"),

@@ -14,14 +14,17 @@ from typing import Any
 import polars as pl
 
 from collateral import places, results
+from collateral.derived import derived
 from collateral.errors import CollateralError
 from collateral.gathering import gathered, write_tables
+from collateral.inference import Terms
 from collateral.jobs import study_jobs
 from collateral.reportfiles import write_report
 from collateral.study import Study
 from collateral.studyconfig import mirror, read_study, study_file, task_folders
+from collateral.tableschemas import TABLES, conformed
 from collateral.taskfolders import suite_metadata
-from collateral.unfinished import LAST, Sifted, missing, sifted
+from collateral.unfinished import LAST, Sifted, attempted, missing, sifted
 
 ROOT = Path(__file__).parents[1]
 PARTIAL = Path("results/partial")
@@ -78,7 +81,10 @@ def write_partial(
     editors = {name: study.settings["editors"][name] for name in study.names("editors")}
     benchmarks, collapse = Path("benchmarks"), study.settings["collapse"]
     measured = gathered(there.paths, suite_metadata(asked, texts), editors, collapse, benchmarks)
-    tables: dict[str, pl.DataFrame] = measured
+    inferred, fault = attempted(lambda: derived(measured, Terms.of(study.settings["inference"])))
+    if fault:  # the pairs may be incomplete only because their jobs are not done
+        left = [*left, {"rule": "infer", "done": 0, "of": 1, "where": fault}]
+    tables = {name: conformed(name, (measured | inferred).get(name, pl.DataFrame())) for name in TABLES}
     write_tables(tables, PARTIAL / "tables")
     paths = [PARTIAL / f"tables/{name}.parquet" for name in tables]
     sources = [places.manifest(model) for model in study.names("models")] + results.sequences(study)

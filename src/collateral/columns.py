@@ -245,7 +245,7 @@ INFERRED_ROWS = {
     ),
     "areas": (
         "One row per editor and kind of edit success: both as means over the edits.",
-        "model dataset editor ability_area efficacy_area efficacy_kind last_edits",
+        "model dataset editor efficacy_kind ability_area efficacy_area last_edits",
     ),
     "predictors": (
         "One row per model, data set, statistic and harm: whether the change of the weights goes with the loss.",

@@ -57,7 +57,8 @@ def study_jobs(study: Study, folders: dict[str, list[Path]], mirror: Path | None
     found = [*_sources(study, folders, mirror), *_prepared(study), *_unedited(study)]
     for cell in study.cells:
         found += _singles(study, cell) if study.is_single(cell.editor) else _chain(study, cell)
-    found += [Job("gather", places.table("abilities")), Job("report", places.PAGE)]
+    found += [Job("gather", places.table("abilities")), Job("infer", places.table("comparisons"))]
+    found.append(Job("report", places.PAGE))
     return list(dict.fromkeys(found))
 
 

@@ -145,16 +145,6 @@ def _shortened(named: Sequence[str]) -> list[str]:
     return [*named[:_SHOWN], f"and {more} more"] if more > 0 else list(named)
 
 
-def with_reference(measured: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """Return the tables without the scores of suites that the unedited model has not been evaluated on yet."""
-    before = measured["abilities"].filter(editor=tables.UNEDITED).select("model", "suite").unique()
-    paired = {
-        name: measured[name].join(before, on=["model", "suite"], how="semi", maintain_order="left")
-        for name in ("abilities", "ability-items")
-    }
-    return {**measured, **paired}
-
-
 def attempted(make: Callable[[], dict[str, pl.DataFrame]]) -> tuple[dict[str, pl.DataFrame], str]:
     """Return tables, or none and why they cannot be made of what there is."""
     try:

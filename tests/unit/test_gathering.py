@@ -3,13 +3,16 @@
 import polars as pl
 import pytest
 
+from collateral import comparisons, horizons, normalised, predictors, retention, tradeoffs
 from collateral.abilities import ITEM_SCHEMA
 from collateral.collapse import COLLAPSE_SCHEMA
 from collateral.costs import costs
+from collateral.derived import derived
 from collateral.efficacy import SCHEMA as EFFICACY_SCHEMA
 from collateral.errors import CollateralError
 from collateral.files import write_text
 from collateral.gathering import editor_table, gathered, write_tables
+from collateral.inference import Terms
 from collateral.session import RECORD_SCHEMA
 from collateral.tables import KEY
 from collateral.tableschemas import INFERRED, MEASURED, TABLES, conformed, flat
@@ -48,6 +51,27 @@ def test_a_table_of_results_has_the_key_and_the_columns_of_its_files(name, writt
 
 def test_the_table_of_collapses_is_described_as_it_is_made():
     assert pl.Schema(TABLES["collapses"].schema) == pl.Schema(COLLAPSE_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("comparisons", comparisons.SCHEMA),
+        ("normalised", normalised.SCHEMA),
+        ("horizons", horizons.SCHEMA),
+        ("retention", retention.SCHEMA),
+        ("tradeoffs", tradeoffs.SCHEMA),
+        ("areas", tradeoffs.AREA_SCHEMA),
+        ("predictors", predictors.SCHEMA),
+    ],
+)
+def test_an_inferred_table_is_described_as_it_is_made(name, written):
+    assert pl.Schema(INFERRED[name].schema) == pl.Schema(written)
+
+
+def test_of_no_results_nothing_is_inferred_but_all_tables_are_there(tmp_path):
+    tables = derived(gathered({name: [] for name in KINDS}, {}, {}, COLLAPSING, tmp_path), Terms())
+    assert {name: len(table) for name, table in tables.items()} == dict.fromkeys(INFERRED, 0)
 
 
 def test_each_column_says_what_it_means():

@@ -133,6 +133,7 @@ def test_the_jobs_of_a_study_of_parts_are_those_that_were_worked_by_hand():
         "evaluate_abilities": 8,
         "edit_singly": 2,
         "gather": 1,
+        "infer": 1,
         "report": 1,
     }
 

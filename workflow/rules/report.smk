@@ -1,6 +1,7 @@
-# Many small files → tidy tables → figures and one page.
+# Many small files → tidy tables → what they show → figures and one page.
 
-from collateral.tableschemas import MEASURED
+from collateral.derived import READ
+from collateral.tableschemas import INFERRED, MEASURED, TABLES
 
 
 rule gather:
@@ -25,9 +26,28 @@ rule gather:
         "../scripts/gather.py"
 
 
+rule infer:
+    input:
+        expand(places.table("{table}"), table=[name for name in READ if name in MEASURED]),
+    output:
+        expand(places.table("{table}"), table=INFERRED),
+        expand(places.table("{table}", ".csv"), table=INFERRED),
+    log:
+        "logs/infer.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        terms=STUDY.settings["inference"],
+        code=code("infer.py"),
+    message:
+        "Infer what the tables show"
+    script:
+        "../scripts/infer.py"
+
+
 rule report:
     input:
-        tables=expand(places.table("{table}"), table=MEASURED),
+        tables=expand(places.table("{table}"), table=TABLES),
         models=expand(places.manifest("{model}"), model=STUDY.names("models")),
         sequences=results.sequences(STUDY),
     output:
