@@ -11,7 +11,11 @@ from collateral.normalised import carried, normalised
 from collateral.pairing import measured
 from collateral.predictors import predictors
 from collateral.retention import retention
+from collateral.tableschemas import conformed
 from collateral.tradeoffs import areas, tradeoffs
+
+READ = ("abilities", "ability-items", "collapses", "drift", "editors", "efficacy", "objectives", "weights")
+"""Names of the tables that others are inferred from."""
 
 
 def derived(tables: Mapping[str, pl.DataFrame], terms: Terms) -> dict[str, pl.DataFrame]:
@@ -30,7 +34,7 @@ def derived(tables: Mapping[str, pl.DataFrame], terms: Terms) -> dict[str, pl.Da
     left = normalised(metrics)
     onward = carried(left, collapses)
     points = tradeoffs(onward, tables["efficacy"])
-    return {
+    found = {
         "comparisons": comparisons(metrics, collapses, terms),
         "normalised": left,
         "horizons": horizons(metrics, collapses, terms),
@@ -41,3 +45,4 @@ def derived(tables: Mapping[str, pl.DataFrame], terms: Terms) -> dict[str, pl.Da
             onward, tables["weights"], tables.get("drift"), tables.get("objectives"), terms
         ),
     }
+    return {name: conformed(name, table) for name, table in found.items()}

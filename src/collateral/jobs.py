@@ -158,6 +158,22 @@ def _chain(study: Study, cell: Cell) -> Iterator[Job]:
         yield Job("screen_collapse", places.checkpoint(cell, end, "collapse.json"), *cell, edits=end)
 
 
+_BESIDE = {
+    "edit": ("state.safetensors", "edits.parquet", "after-edit.parquet"),
+    "edit_singly": ("after-edit.parquet", "single-weights.parquet"),
+    "weigh": ("heatmap.parquet",),
+}
+
+
+def outputs(job: Job) -> list[str]:
+    """Return all files that a job writes into `results/` or `resources/`; of the last two, gather and report, one."""
+    folder = job.output.rpartition("/")[0]
+    beside = [f"{folder}/{name}" for name in _BESIDE.get(job.rule, ())]
+    if job.rule in {"evaluate_unedited", "evaluate_abilities"}:
+        beside.append(job.output.removesuffix(".json") + ".items.parquet")
+    return [job.output, *beside]
+
+
 def recorded_job(name: str, siblings: Sequence[str]) -> Job | None:
     """Return the job of a benchmark record; None where the record's place says nothing that this module knows.
 

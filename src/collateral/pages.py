@@ -12,7 +12,7 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from collateral import captions, pagetables, summaries
+from collateral import captions, pagemissing, pagetables, summaries
 from collateral.errors import CollateralError
 from collateral.figures import FIGURES, Figure, Tables, instances
 from collateral.pagestyle import SCRIPT, STYLE
@@ -205,11 +205,15 @@ def render(tables: Tables, run: Mapping[str, Any], figures_href: str = "figures"
         "known": pagetables.known(tables.get("known", pl.DataFrame())),
         "provenance": _provenance(run),
     }
-    links = "".join(f'<li><a href="#{name}">{label}</a></li>' for name, label in SECTIONS.items())
+    titles = SECTIONS
+    if run.get("missing"):
+        titles = {"missing": "What is missing", **SECTIONS}
+        sections["missing"] = pagemissing.missing(run["missing"])
+    links = "".join(f'<li><a href="#{name}">{label}</a></li>' for name, label in titles.items())
     body = "".join(
         f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{label}</h2>'
         f"{sections[name]}</section>"
-        for name, label in SECTIONS.items()
+        for name, label in titles.items()
     )
     script = _library()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,46 +1,15 @@
-# Many small files → tidy tables → figures and one page.
+# Many small files → tidy tables → what they show → figures and one page.
 
-TABLES = (
-    "abilities",
-    "ability-items",
-    "collapses",
-    "efficacy",
-    "edits",
-    "weights",
-    "drift",
-    "heatmaps",
-    "single-weights",
-    "objectives",
-    "known",
-)
-
-# Names of tables that other tables are inferred from; those that this study has are among TABLES.
-MEASURED = (
-    "abilities",
-    "ability-items",
-    "collapses",
-    "drift",
-    "editors",
-    "efficacy",
-    "objectives",
-    "weights",
-)
-INFERRED = (
-    "comparisons",
-    "normalised",
-    "horizons",
-    "retention",
-    "tradeoffs",
-    "areas",
-    "predictors",
-)
+from collateral.derived import READ
+from collateral.tableschemas import INFERRED, MEASURED, TABLES
 
 
 rule gather:
     input:
         **results.gathered(STUDY),
     output:
-        expand(places.table("{table}"), table=TABLES),
+        expand(places.table("{table}"), table=MEASURED),
+        expand(places.table("{table}", ".csv"), table=MEASURED),
     log:
         "logs/gather.log",
     conda:
@@ -48,6 +17,7 @@ rule gather:
     params:
         suites=asked_tasks(STUDY.names("suites")),
         folders={name: task_folders(name) for name in STUDY.names("suites")},
+        editors={name: STUDY.settings["editors"][name] for name in STUDY.names("editors")},
         collapse=STUDY.settings["collapse"],
         code=code("gather.py"),
     message:
@@ -58,9 +28,10 @@ rule gather:
 
 rule infer:
     input:
-        expand(places.table("{table}"), table=[name for name in TABLES if name in MEASURED]),
+        expand(places.table("{table}"), table=[name for name in READ if name in MEASURED]),
     output:
         expand(places.table("{table}"), table=INFERRED),
+        expand(places.table("{table}", ".csv"), table=INFERRED),
     log:
         "logs/infer.log",
     conda:
@@ -76,7 +47,7 @@ rule infer:
 
 rule report:
     input:
-        tables=expand(places.table("{table}"), table=[*TABLES, *INFERRED]),
+        tables=expand(places.table("{table}"), table=TABLES),
         models=expand(places.manifest("{model}"), model=STUDY.names("models")),
         sequences=results.sequences(STUDY),
     output:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from collateral.derived import derived
+from collateral.gathering import write_tables
 from collateral.inference import Terms
 from collateral.joblog import job
 from collateral.sequences import read_table
-from collateral.tables import write_tables
 
 with job(snakemake.log[0]):
     paths = [Path(path) for path in snakemake.input]
