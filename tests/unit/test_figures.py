@@ -1,37 +1,124 @@
 """The numbers behind each figure, its caption, and the validity of its chart, on frames worked by hand."""
 
 import math
+import re
 
 import altair as alt
 import polars as pl
 import pytest
 
+import figure_frames as given
 import report_frames as frames
 from collateral.errors import CollateralError
 from collateral.figures import abilities, edits, heatmaps, weights, words
-from collateral.figures.registry import FIGURES
+from collateral.figures.registry import FIGURES, instances
+from collateral.figures.rows import legible
 
 TABLES = frames.tables()
+OWN = {
+    "batch-sizes": given.batches(),
+    "batch-sequences": given.batches(),
+    "datasets": given.two_datasets(),
+    "final-norms": given.final(),
+}
+FLAT = {
+    "heatmaps",
+    "verdicts",
+    "retention-ages",
+    "predictors-by-ability",
+}  # figures without a legend to click
+
+
+def tables_of(figure):
+    return OWN.get(figure.name, given.derived())
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
 def test_chart_is_valid_and_every_named_view_of_its_legend_exists(figure):
-    spec = figure.chart(TABLES, ()).to_dict()
+    spec = figure.chart(tables_of(figure), ()).to_dict()
     views = {layer["name"] for part in spec["concat"] for layer in part.get("layer", []) if "name" in layer}
     named = {view for param in spec.get("params", []) for view in param.get("views", [])}
     assert named == views
-    assert bool(views) == (figure.name != "heatmaps")
+    assert bool(views) == (figure.name not in FLAT)
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
 @pytest.mark.parametrize("empty", ["no columns", "no rows"])
 def test_empty_table_gives_no_points_and_a_clear_error(figure, empty):
+    full = tables_of(figure)
+    for absent in figure.tables:
+        gone = pl.DataFrame() if empty == "no columns" else full[absent].clear()
+        tables = {
+            name: gone if name == absent else full[name]
+            for name in (*figure.tables, *figure.uses)
+            if name in full
+        }
+        assert figure.points(tables).is_empty()
+        with pytest.raises(CollateralError, match=r"table '[a-z]+' has no rows"):
+            figure.chart(tables, ())
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_hostile_names_stay_text_in_chart_and_caption(figure):
     tables = {
-        name: pl.DataFrame() if empty == "no columns" else TABLES[name].clear() for name in figure.tables
+        name: table.with_columns(
+            pl.col("editor").replace({"rome": frames.HOSTILE, "memit-1": frames.HOSTILE})
+        )
+        if "editor" in table.columns
+        else table
+        for name, table in tables_of(figure).items()
     }
-    assert figure.points(tables).is_empty()
-    with pytest.raises(CollateralError, match=f"table '{figure.tables[0]}' has no rows"):
-        figure.chart(tables, ())
+    tables = legible(tables)
+    assert figure.chart(tables, ()).to_dict()["concat"]
+    assert figure.caption(tables)
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_caption_is_sentences_without_a_gap(figure):
+    caption = figure.caption(tables_of(figure))
+    assert caption.endswith(".")
+    assert not re.search(r"None|nan|\{|  |\[\]| \.|:\.", caption)
+
+
+def test_names_of_figures_are_slugs_of_their_own_and_families_are_pages():
+    names = [figure.name for figure in FIGURES]
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"[a-z][a-z-]*", name) for name in names)
+    assert {figure.family for figure in FIGURES} == {"index", "abilities", "edits", "weights", "cost"}
+    assert all(figure.maker and figure.title for figure in FIGURES)
+
+
+def test_a_figure_across_data_sets_has_one_instance_a_model_and_the_others_one_a_data_set():
+    tables = given.two_datasets()
+    found = {figure.name: [name for name, _, _ in instances(tables, figure)] for figure in FIGURES}
+    assert found["datasets"] == ["datasets"]
+    assert found["abilities"] == ["abilities-tiny-capitals", "abilities-tiny-rivers"]
+    assert found["efficacy"] == found["verdicts"] == []
+
+
+LARGE = given.large()
+
+
+@pytest.mark.parametrize("name", ["abilities", "before-after", "efficacy", "norms", "shares", "success", "heatmaps",
+                                  "tradeoffs", "retention-ages"])  # fmt: skip
+def test_a_large_study_is_drawn_with_a_few_thousand_rows(name):
+    figure = next(figure for figure in FIGURES if figure.name == name)
+    spec = figure.chart(LARGE, ()).to_dict()
+    assert 0 < sum(len(rows) for rows in spec["datasets"].values()) <= 5000
+
+
+def test_a_chart_of_several_seeds_draws_the_one_that_its_parameter_names():
+    table = TABLES["abilities"]
+    second = table.filter(pl.col("editor") != "unedited").with_columns(
+        seed=pl.lit(2, pl.Int64), value=pl.lit(0.5)
+    )
+    spec = abilities.abilities_chart({"abilities": pl.concat([table, second])}).to_dict()
+    assert {"name": "seed", "value": "all"} in spec["params"]
+    lines = [layer for part in spec["concat"] for layer in part["layer"] if "x" in layer["encoding"]]
+    assert all({"filter": "datum.seed == seed"} in layer["transform"] for layer in lines)
+    seeds = {row["seed"] for rows in spec["datasets"].values() for row in rows if "seed" in row}
+    assert seeds == {"all", "1", "2"}
+    assert "seed" not in str(abilities.abilities_chart(TABLES).to_dict())
 
 
 def test_ability_points_give_change_error_and_chance():

@@ -7,6 +7,7 @@ import altair as alt
 import polars as pl
 
 from collateral.figures import words
+from collateral.figures.figure import Figure
 from collateral.figures.lines import lines
 from collateral.figures.means import most_seeds, of_all_seeds, seed_variance, with_each_seed
 from collateral.figures.rows import (
@@ -22,6 +23,7 @@ from collateral.figures.rows import (
 from collateral.panels import Panel
 
 ABILITY_KEYS = ("suite", "ability", "task", "metric")
+DRAWN_UP_TO = 32.0  # times the unedited perplexity: a collapsed model's 10⁴⁰ would hide all the others
 AT_CHANCE = "at chance before editing: harm not measurable"
 METRICS = {"acc": "accuracy", "acc_norm": "length-normalised accuracy"}
 
@@ -102,6 +104,31 @@ def abilities_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChar
 RULES = "Solid rule: unedited model. Dotted rule: chance."
 
 
+def drawable(rows: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """Return the rows of one ability with perplexities that a scale can hold, and the words that say so."""
+    first = rows.row(0, named=True)
+    if not words.is_perplexity(first) or not first["unedited"]:
+        return rows, ""
+    top = DRAWN_UP_TO * first["unedited"]
+    too_large = pl.col("value").is_finite() & (pl.col("value") > top)
+    if rows.filter(too_large).is_empty():
+        return rows, ""
+    held = [name for name in ("value", "lower", "upper") if name in rows.columns]
+    exact = rows.with_columns(exact=pl.col("value"))
+    within = (
+        pl.when(pl.col(held).is_finite()).then(pl.col(held).clip(upper_bound=top)).otherwise(pl.col(held))
+    )
+    return exact.with_columns(within), f" · drawn up to ×{DRAWN_UP_TO:g}"
+
+
+def metric_title(row: words.Row) -> str:
+    """Return what a metric is called, and which way is better where it is not up."""
+    metric = str(row["metric"])
+    return METRICS.get(metric, metric.replace("_", " ")) + (
+        "" if row["higher_is_better"] else ", lower is better"
+    )
+
+
 def _bars(points: pl.DataFrame) -> str:
     if "lower" in points.columns and points["lower"].is_not_null().any():
         return "Bars: interval of the paired difference to the unedited model."
@@ -125,18 +152,17 @@ def ability_panel(
         marks_chance: whether some panel of the figure says that its ability is at chance.
     """
     first = rows.row(0, named=True)
-    metric = METRICS.get(first["metric"], first["metric"].replace("_", " "))
-    better = "" if first["higher_is_better"] else ", lower is better"
+    rows, cut = drawable(rows)
     warn = bool(rows["at_chance"].any())
     # An empty second line keeps the panels of a row level where one of them carries the mark.
     second = [AT_CHANCE if warn else ""] if marks_chance else []
-    wanted = [group, "edits", "value", "stderr", "n", "change", "lower", "upper", "seed"]
+    wanted = [group, "edits", "value", "stderr", "n", "change", "lower", "upper", "seed", "exact"]
     return Panel(
         name=name,
         rows=rows.filter(pl.col("editor") != UNEDITED).select(pl.col(c) for c in wanted if c in rows.columns),
         title=title + first["ability"],
-        subtitle=[f"{first['task']} · n = {first['n']}", *second],
-        y_title=metric + better,
+        subtitle=[f"{first['task']} · n = {first['n']}{cut}", *second],
+        y_title=metric_title(first),
         y_format=".0%" if first["is_share"] else ".3~g",
         reference=first["unedited"],
         chance=first["chance"],
@@ -144,6 +170,7 @@ def ability_panel(
         tooltip=[
             alt.Tooltip("change:Q", title="change from unedited", format="+.4~g"),
             alt.Tooltip("n:Q", title="items"),
+            *([alt.Tooltip("exact:Q", format=".4~g")] if cut else []),
         ],
     )
 
@@ -223,3 +250,18 @@ def _collapsed(collapses: pl.DataFrame) -> str:
     )
     told = [f"{editor} at {edits}" for editor, edits in first]
     return f" Not evaluated any further, collapsed: {words.joined(told)} edits." if told else ""
+
+
+FIGURES = (
+    Figure(
+        "abilities",
+        "Abilities against the number of edits",
+        "abilities",
+        ("abilities",),
+        ability_points,
+        abilities_chart,
+        abilities_caption,
+        "the evaluation of edited checkpoints on a suite of tasks",
+        uses=("comparisons", "collapses"),
+    ),
+)

@@ -6,6 +6,7 @@ import altair as alt
 import polars as pl
 
 from collateral.figures import words
+from collateral.figures.figure import Figure
 from collateral.figures.lines import lines
 from collateral.figures.means import of_all_seeds, over_probes, with_each_seed
 from collateral.figures.rows import UNEDITED, Tables, checkpoints, editors, last, named, no_rows, placed
@@ -204,6 +205,31 @@ def retention_caption(tables: Tables) -> str:
     )
     return (
         "Are earlier edits still there? Teacher-forced reliability of the same edits right after each one and at "
-        f"the checkpoint; n = {words.spanned(final['n'].to_list())} probes at the last checkpoint. Bars: ±1 standard "
+        f"the checkpoint; n = {words.spanned(final['n'].to_list())} probes at the last checkpoint. Bars: ±1 "
+        f"standard "
         f"error, clustered by fact. {finding}"
     )
+
+
+FIGURES = (
+    Figure(
+        "efficacy",
+        "Reliability, generalization, locality",
+        "edits",
+        ("efficacy",),
+        efficacy_points,
+        efficacy_chart,
+        efficacy_caption,
+        "the probes of edited checkpoints",
+    ),
+    Figure(
+        "retention",
+        "Retention of earlier edits",
+        "edits",
+        ("efficacy",),
+        retention_points,
+        retention_chart,
+        retention_caption,
+        "probes right after each edit and again at a checkpoint",
+    ),
+)

@@ -6,6 +6,7 @@ import altair as alt
 import polars as pl
 
 from collateral.figures import words
+from collateral.figures.figure import Figure
 from collateral.figures.rows import Tables, checkpoints, editors, last, named, no_rows, placed
 from collateral.panels import figure, inline_values
 
@@ -125,3 +126,17 @@ def heatmaps_caption(tables: Tables) -> str:
         f"{chosen}{merged} After {top['edits']} edits, the block that changes most belongs to {top['editor']} "
         f"({words.number(top['value'], 3)}, {words.number(top['value'] / mean, 3)} times its mean).{left_out}"
     )
+
+
+FIGURES = (
+    Figure(
+        "heatmaps",
+        "Where the weights change",
+        "weights",
+        ("heatmaps",),
+        heatmap_points,
+        heatmaps_chart,
+        heatmaps_caption,
+        "the comparison of edited weights by block, for an editor that changes them",
+    ),
+)

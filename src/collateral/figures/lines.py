@@ -3,11 +3,12 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import altair as alt
 import polars as pl
 
-from collateral.figures.means import ALL_SEEDS
+from collateral.figures.means import ALL_SEEDS, with_bars
 from collateral.panels import COLUMNS, Panel, draw, figure
 
 SEED = "seed"
@@ -48,7 +49,9 @@ def lines(
         key += f" Drawn: {len(kept)} of {len(edits)} checkpoints; the data hold all."
     whole = figure(drawn, key, columns, group)
     if any(SEED in panel.rows.columns for panel in panels):
-        whole = whole.add_params(alt.param(name=SEED, value=ALL_SEEDS))
+        given: Any = whole.params
+        others = [] if given is alt.Undefined else given
+        whole.params = [*others, alt.VariableParameter(name=SEED, value=ALL_SEEDS)]
     return whole
 
 
@@ -67,21 +70,19 @@ def _kept(rows: pl.DataFrame, edits: Sequence[int]) -> pl.DataFrame:
         own = own.drop(SEED)  # there is nothing to choose
     if "lower" not in own.columns:
         return own
-    error = pl.col("stderr").fill_null(0.0)
-    return own.with_columns(
-        pl.col("lower").fill_null(pl.col("value") - error), pl.col("upper").fill_null(pl.col("value") + error)
-    )
+    return with_bars(own).with_columns(low=pl.col("lower"), high=pl.col("upper"))
 
 
 def _marked(chart: alt.LayerChart, rows: pl.DataFrame) -> alt.LayerChart:
-    """Return the panel with its bars between `lower` and `upper`, and of the rows by seed only the chosen seed's."""
-    layers = []
+    """Return the panel with its bars between `lower` and `upper`, and of the rows by seed only the chosen seed's.
+
+    The layers are changed in place: Altair's own methods copy all their data.
+    """
     for layer in chart.layer:
-        if layer.encoding.x is not alt.Undefined:  # not a rule of reference
-            if "lower" in rows.columns and layer.encoding.y2 is not alt.Undefined:
-                layer = layer.encode(y=alt.Y("lower:Q"), y2="upper:Q")
-            if SEED in rows.columns:
-                layer = layer.transform_filter(f"datum.{SEED} == {SEED}")
-        layers.append(layer)
-    chart.layer = layers
+        if layer.encoding.x is alt.Undefined:
+            continue  # a rule of reference
+        if "lower" in rows.columns and layer.encoding.y2 is not alt.Undefined:
+            layer.encoding.y, layer.encoding.y2 = alt.Y("lower:Q"), alt.Y2("upper:Q")
+        if SEED in rows.columns:
+            layer.transform = [alt.FilterTransform(filter=f"datum.{SEED} == {SEED}")]
     return chart

@@ -70,3 +70,12 @@ def of_all_seeds(points: pl.DataFrame) -> pl.DataFrame:
 def most_seeds(points: pl.DataFrame) -> int:
     """Return over how many seeds the points are means, at most."""
     return int(points["seeds"].to_numpy().max())
+
+
+def with_bars(points: pl.DataFrame) -> pl.DataFrame:
+    """Return the points with `lower` and `upper` at every row: the interval known, else value ± standard error."""
+    error = pl.col("stderr").fill_null(0.0)
+    low, high = pl.col("value") - error, pl.col("value") + error
+    if "lower" in points.columns:
+        low, high = pl.col("lower").fill_null(low), pl.col("upper").fill_null(high)
+    return points.with_columns(lower=low, upper=high)

@@ -92,3 +92,11 @@ def own_last(points: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of each editor's own last checkpoint."""
     edited = points.filter(pl.col("editor") != UNEDITED)
     return edited.filter(pl.col("edits") == pl.col("edits").max().over("editor"))
+
+
+def at_common(points: pl.DataFrame, group: str) -> pl.DataFrame:
+    """Return the rows of each editor and ability at the last checkpoint that all values of the group have."""
+    groups = points[group].n_unique() if not points.is_empty() else 0
+    shared = pl.col(group).n_unique().over("editor", "edits") == groups
+    common = points.filter(shared)
+    return common.filter(pl.col("edits") == pl.col("edits").max()) if not common.is_empty() else common

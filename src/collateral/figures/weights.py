@@ -6,6 +6,7 @@ import altair as alt
 import polars as pl
 
 from collateral.figures import words
+from collateral.figures.figure import Figure
 from collateral.figures.lines import lines
 from collateral.figures.means import most_seeds, of_all_seeds, over_seeds, with_each_seed
 from collateral.figures.rows import UNEDITED, Tables, checkpoints, editors, last, named, no_rows, placed
@@ -13,6 +14,7 @@ from collateral.panels import Panel
 
 MANHATTAN = "Manhattan distance"
 MEAN_ABS = "mean |W|"
+MOST_MATRICES = 5  # panels of single matrices
 
 
 def norm_points(tables: Tables) -> pl.DataFrame:
@@ -66,15 +68,23 @@ def norms_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
             y_format=".5~g" if rows["panel"][0] != MANHATTAN else ".3~s",
             reference=rows["reference"][0],
         )
-        for index, rows in enumerate(points.partition_by("panel", maintain_order=True))
+        for index, rows in enumerate(_drawn(points).partition_by("panel", maintain_order=True))
     ]
-    return lines(
-        panels,
-        placed(order, present),
-        edits,
-        present,
-        "Solid rule: unedited weights. Bars: ±1 standard error over seeds.",
+    key = "Solid rule: unedited weights. Bars: ±1 standard error over seeds."
+    return lines(panels, placed(order, present), edits, present, key)
+
+
+def _drawn(points: pl.DataFrame) -> pl.DataFrame:
+    """Return the Manhattan distance, and of the matrices those that most editors edit and that change most."""
+    moved = (pl.col("value") / pl.col("reference") - 1).abs().fill_nan(0.0)
+    ranked = (
+        points.filter(pl.col("panel") != MANHATTAN)
+        .group_by("panel", maintain_order=True)
+        .agg(editors=pl.col("editor").n_unique(), moved=moved.max())
+        .sort("editors", "moved", descending=True, maintain_order=True)
     )
+    chosen = [*ranked["panel"].head(MOST_MATRICES), MANHATTAN]
+    return points.filter(pl.col("panel").is_in(chosen))
 
 
 def norms_caption(tables: Tables) -> str:
@@ -87,6 +97,9 @@ def norms_caption(tables: Tables) -> str:
         final.filter((pl.col("panel") != MANHATTAN) & (pl.col("reference") > 0)).to_dicts(),
         lambda row: abs(row["value"] / row["reference"] - 1),
     )
+    cut = ""
+    if matrices > MOST_MATRICES:
+        cut = f" Drawn: the {MOST_MATRICES} matrices that most editors edit; the data hold all."
     finding = ""
     if far is not None:
         finding = (
@@ -103,7 +116,7 @@ def norms_caption(tables: Tables) -> str:
     return (
         f"Mean |W| of {'the edited matrix' if matrices == 1 else f'{matrices} edited matrices'} (what the "
         "literature on lifelong editing calls its L1 norm) and the Manhattan distance Σ|ΔW| from the unedited "
-        f"weights.{words.seeds(most_seeds(rows))}{finding}"
+        f"weights.{cut}{words.seeds(most_seeds(rows))}{finding}"
     )
 
 
@@ -197,3 +210,27 @@ def shares_caption(tables: Tables) -> str:
         f"{words.seeds(most_seeds(rows))} After {most['edits']} edits, δ > {most['threshold']:g} for "
         f"{most['editor']} in {words.percent(most['value'])} of the elements{against}."
     )
+
+
+FIGURES = (
+    Figure(
+        "shares",
+        "Share of weights that moved far",
+        "weights",
+        ("weights",),
+        share_points,
+        shares_chart,
+        shares_caption,
+        "the comparison of edited weights, with thresholds of δ",
+    ),
+    Figure(
+        "norms",
+        "Mean |W| and Manhattan distance",
+        "weights",
+        ("weights",),
+        norm_points,
+        norms_chart,
+        norms_caption,
+        "the comparison of edited weights with the unedited ones",
+    ),
+)
