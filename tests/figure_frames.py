@@ -152,6 +152,25 @@ def objectives() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def drift() -> pl.DataFrame:
+    """KL 0.5 nats after five edits by rome, 0.1 by rome-rect-40; hidden states at layers 3 and 7."""
+    rows = [("kl_next_token", None, "rome", 0.5), ("kl_next_token", None, "rome-rect-40", 0.1)]
+    rows += [("hidden_drift_cosine", layer, "rome", 0.01 * layer) for layer in (3, 7)]
+    return frames.frame(
+        [
+            {
+                **frames.KEY,
+                "editor": editor,
+                "edits": 5,
+                "layer": layer,
+                "statistic": statistic,
+                "value": value,
+            }
+            for statistic, layer, editor, value in rows
+        ]
+    )
+
+
 def derived() -> dict[str, pl.DataFrame]:
     """Return all tables: those of the report's tests and the derived ones."""
     return frames.tables() | {
@@ -162,6 +181,7 @@ def derived() -> dict[str, pl.DataFrame]:
         "retention": retention(),
         "predictors": predictors(),
         "costs": costs(),
+        "drift": drift(),
         "editors": editors(),
         "normalised": frames.frame(normalised() + normalised("rivers", 0.9)),
         "objectives": frames.frame(objectives()),

@@ -13,7 +13,9 @@ from collateral.figures import (
     beforeafter,
     costs,
     datasets,
+    drift,
     horizons,
+    papertables,
     predictors,
     questions,
     regularizers,
@@ -260,3 +262,55 @@ def test_batches_are_compared_after_one_operation_each():
     assert batches.sequence_caption(tables).endswith(
         "memit −3.0 after 10 and −12.0 after 10 edits in batches of 1 and 5."
     )
+
+
+def test_drift_is_drawn_at_the_last_layer_measured():
+    spec = drift.drift_chart(TABLES).to_dict()
+    assert [part["title"]["subtitle"] for part in spec["concat"]] == [
+        ["nats, mean over positions"],
+        ["1 − cosine, layer 7"],
+    ]
+    assert drift.drift_caption(TABLES).endswith("the unedited model's under rome: 0.500 nats.")
+
+
+def test_edit_success_right_after_each_edit_and_at_the_checkpoint():
+    table = papertables.edit_success(TABLES)
+    rome = {r["evaluation"]: r for r in table.filter(editor="rome", edits=5).to_dicts()}
+    assert (rome["current"]["efficacy"], rome["current"]["paraphrase"]) == (
+        pytest.approx(0.8),
+        pytest.approx(0.6),
+    )
+    assert rome["current"]["specificity"] == pytest.approx(0.4)
+    assert rome["current"]["average"] == pytest.approx(0.6)
+    assert (rome["original"]["efficacy"], rome["original"]["average"], rome["original"]["facts"]) == (
+        1.0,
+        None,
+        5,
+    )
+    assert (
+        papertables.edit_success(TABLES).filter(editor="rome", edits=1, evaluation="original")["facts"].item()
+        == 1
+    )
+
+
+def test_abilities_before_and_after_have_the_unedited_model_first():
+    table = papertables.before_and_after(TABLES)
+    assert table["editor"].to_list() == ["unedited", "rome", "rome-rect-40"]
+    assert table["sst2 (acc)"].to_list() == [0.6, 0.48, 0.58]
+    assert table["change of sst2 (acc)"].to_list() == pytest.approx([0.0, -0.12, -0.02])
+
+
+def test_a_task_of_two_suites_has_a_column_for_each():
+    twice = pl.concat([TABLES["abilities"], TABLES["abilities"].with_columns(suite=pl.lit("more"))])
+    columns = papertables.before_and_after({"abilities": twice}).columns
+    assert {"core: sst2 (acc)", "more: sst2 (acc)"} <= set(columns)
+
+
+def test_quantiles_of_single_edits_are_means_over_edits():
+    rows = [
+        {**frames.KEY, "editor": "alone", "edits": 2, "position": fact, "fact_id": f"fact-{fact}",
+         "parameter": matrix, "statistic": "delta_quantile", "threshold": 0.8, "value": value}
+        for fact, matrix, value in ((1, "a", 0.1), (1, "b", 0.3), (2, "a", 0.3), (2, "b", 0.5))
+    ]  # fmt: skip
+    table = papertables.single_edits({"single-weights": frames.frame(rows)})
+    assert table.rows() == [("alone", 0.8, pytest.approx(0.3), pytest.approx(0.02**0.5), 2)]

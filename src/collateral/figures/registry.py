@@ -6,6 +6,7 @@ from collateral.figures import (
     beforeafter,
     costs,
     datasets,
+    drift,
     edits,
     heatmaps,
     horizons,
@@ -37,6 +38,7 @@ FIGURES: tuple[Figure, ...] = (
     *success.FIGURES,
     *weights.FIGURES,
     *heatmaps.FIGURES,
+    *drift.FIGURES,
     *predictors.FIGURES,
     *costs.FIGURES,
 )
