@@ -15,7 +15,7 @@ def edit_success(tables: Tables, how: str = "teacher-forced") -> pl.DataFrame:
     """Return (editor, edits, evaluation, efficacy, paraphrase, specificity, average, facts) by checkpoint.
 
     Shares. evaluation: "original" counts each edit right after it was made, for all edits up to the checkpoint;
-    "current" asks for the same edits at the checkpoint, as the D4S paper does. average: of the three where all are known.
+    "current" asks for the same edits at the checkpoint, as the D4S paper does. average: of all three.
 
     Args:
         tables: the study's own, with `efficacy`.
