@@ -11,8 +11,9 @@ PIP       := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-
 # The embedded study needs no model hub; other studies may.
 OFFLINE   := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$(if $(STUDY),0,1)}
 SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(CONFIG),--config $(CONFIG))
+NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
-CODE      := src tests bench workflow/scripts workflow/plan.py
+CODE      := src tests bench workflow/scripts workflow/plan.py workflow/report_now.py
 RULES     := Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
@@ -26,7 +27,7 @@ run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STU
 	@echo "Report: $(abspath $(REPORT))"
 
 plan: $(VENV)/.run  ## what a study costs before it is started: make plan STUDY=laptop CONFIG="mirror=…"
-	@$(BIN)/python workflow/plan.py $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
+	@$(BIN)/python workflow/plan.py $(NAMED)
 
 test: $(VENV)/.dev  ## install what tests need, then run them all
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
@@ -52,10 +53,8 @@ bench: bench-edit   ## all benchmarks
 bench-edit: $(VENV)/.dev ## time the editors against plain baselines, and show what each method does (about 20 minutes)
 	@$(BIN)/python bench/editing.py
 
-report: $(VENV)/.run ## draw the report again, and a Snakemake report beside it
-	@$(SNAKEMAKE) --forcerun report
-	@$(SNAKEMAKE) --report results/report/snakemake.html
-	@echo "Report: $(abspath $(REPORT))"
+report: $(VENV)/.run ## draw the report again; of a study that is not finished, from what exists
+	@$(OFFLINE) $(BIN)/python workflow/report_now.py --cores $(CORES) $(NAMED)
 
 clean:    ## delete results, logs and benchmarks; resources/ (downloads) and ./.venv stay
 	rm -rf results logs benchmarks .snakemake

@@ -13,7 +13,7 @@
 #     delta.parquet  state.safetensors  edits.parquet  after-edit.parquet
 #     efficacy.parquet  drift.parquet  weights.parquet  heatmap.parquet  abilities/{suite}.json  abilities/{suite}.items.parquet
 # results/edited/…/{editor}/singles-{edits}/                   edits from W_0, one at a time: edits, after-edit, single-weights
-# results/tables/*.parquet                                     one row a number, with its full key
+# results/tables/*.parquet *.csv                               one row a number, with its full key: docs/tables.md
 # results/report/index.html                                    the report; figures/ holds CSV and SVG
 
 
@@ -36,6 +36,8 @@ rule all:
     default_target: True
     input:
         places.PAGE,
+        rules.gather.output,
+        rules.infer.output,
         rules.gather.input,  # also what the report does not read itself: a deleted file is missed
         results.everywhere(STUDY, "delta.parquet"),
         results.everywhere(STUDY, "state.safetensors"),

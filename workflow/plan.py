@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
-from snakemake.utils import update_config
 
 from collateral import places
-from collateral.errors import CollateralError, unknown_name
+from collateral.errors import CollateralError
 from collateral.jobs import only_mirrored, study_jobs
 from collateral.plan import Machine, make_plan
 from collateral.plantable import plan_text
 from collateral.rates import read_records
-from collateral.settings import load_study
 from collateral.shapes import Shape, shape_of_config, shape_of_settings
 from collateral.stagework import Sizes
 from collateral.study import Study
+from collateral.studyconfig import mirror, read_study, study_file, task_folders
 from collateral.taskcounts import suite_counts
 
 ROOT = Path(__file__).parents[1]
@@ -55,52 +53,20 @@ def main() -> None:
 
 def planned(given: argparse.Namespace) -> str:
     """Return the plan as text."""
-    own = study_file(given.study) if given.study else given.configfile
-    config = merged(own, given.config)
-    study = load_study(config, ROOT / "workflow/schemas/config.schema.yaml")
-    folders = {
-        name: [places.located(folder, ROOT) for folder in suite["folders"]]
-        for name, suite in study.settings["suites"].items()
-    }
-    mirror = places.located(study.settings["mirror"], ROOT) if study.settings["mirror"] else None
+    own = study_file(ROOT, given.study) if given.study else given.configfile
+    study = read_study(ROOT, own, given.config)
+    folders, found = task_folders(study, ROOT), mirror(study, ROOT)
     waiting, reason = outputs_to_make(own, given.config)
     records = {job: one for folder in given.benchmarks for job, one in read_records(folder).items()}
     sizes, notes = sizes_of(study, folders)
     machine = Machine(records, {"cuda": given.gpu_speed, "cpu": given.cpu_speed})
-    plan = make_plan(study, study_jobs(study, folders, mirror), sizes, machine, waiting)
-    unreachable = only_mirrored(study, folders, mirror)
+    plan = make_plan(study, study_jobs(study, folders, found), sizes, machine, waiting)
+    unreachable = only_mirrored(study, folders, found)
     if unreachable:
         notes.insert(0, f"Only a mirror can have, and none is set that does: {', '.join(unreachable)}")
     if reason:
         notes.insert(0, f"What is still to do is not known, so all of it counts as to do: {reason}")
     return plan_text(plan, study.settings["study"]["title"], limits(), notes)
-
-
-def study_file(name: str) -> Path:
-    """Return the file of a study of this project.
-
-    Raises:
-        CollateralError: there is none; the message has the nearest.
-    """
-    path = ROOT / f"config/studies/{name}.yaml"
-    if not path.is_file():
-        raise unknown_name("study", name, [one.stem for one in path.parent.glob("*.yaml")])
-    return path
-
-
-def merged(own: Path | None, pairs: list[str]) -> dict[str, Any]:
-    """Return config/config.yaml with a study's file and single values laid over it, as Snakemake lays them."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
-    if own is not None:
-        if not own.is_file():
-            raise CollateralError(f"{own}: no such file; --configfile takes the path of a study's file")
-        update_config(config, yaml.safe_load(own.read_text(encoding="utf-8")))
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise CollateralError(f"--config {pair}: write KEY=VALUE, such as mirror=../files")
-        update_config(config, {key: yaml.safe_load(value)})
-    return config
 
 
 def outputs_to_make(own: Path | None, pairs: list[str]) -> tuple[frozenset[str] | None, str]:

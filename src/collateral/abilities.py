@@ -11,7 +11,7 @@ from collateral.benchmarks.rerouting import Prepared
 from collateral.errors import CollateralError
 from collateral.files import whole_file, write_json
 from collateral.models import LanguageModel
-from collateral.tables import filtered_metric
+from collateral.taskfiles import filtered_metric
 from collateral.taskfolders import load_tasks
 
 ANSWER_LENGTH = 200

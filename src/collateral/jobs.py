@@ -57,7 +57,8 @@ def study_jobs(study: Study, folders: dict[str, list[Path]], mirror: Path | None
     found = [*_sources(study, folders, mirror), *_prepared(study), *_unedited(study)]
     for cell in study.cells:
         found += _singles(study, cell) if study.is_single(cell.editor) else _chain(study, cell)
-    found += [Job("gather", places.table("abilities")), Job("report", places.PAGE)]
+    found += [Job("gather", places.table("abilities")), Job("infer", places.table("comparisons"))]
+    found.append(Job("report", places.PAGE))
     return list(dict.fromkeys(found))
 
 
@@ -155,6 +156,22 @@ def _chain(study: Study, cell: Cell) -> Iterator[Job]:
     evaluated = [end for end in study.checkpoints(cell) if study.suites(cell, end)]
     for end in study.screened(cell, max(evaluated, default=0)):
         yield Job("screen_collapse", places.checkpoint(cell, end, "collapse.json"), *cell, edits=end)
+
+
+_BESIDE = {
+    "edit": ("state.safetensors", "edits.parquet", "after-edit.parquet"),
+    "edit_singly": ("after-edit.parquet", "single-weights.parquet"),
+    "weigh": ("heatmap.parquet",),
+}
+
+
+def outputs(job: Job) -> list[str]:
+    """Return all files that a job writes into `results/` or `resources/`; of the last two, gather and report, one."""
+    folder = job.output.rpartition("/")[0]
+    beside = [f"{folder}/{name}" for name in _BESIDE.get(job.rule, ())]
+    if job.rule in {"evaluate_unedited", "evaluate_abilities"}:
+        beside.append(job.output.removesuffix(".json") + ".items.parquet")
+    return [job.output, *beside]
 
 
 def recorded_job(name: str, siblings: Sequence[str]) -> Job | None:

@@ -119,9 +119,9 @@ def abilities(suite: str, ending: str = ".json") -> str:
     return f"abilities/{suite}{ending}"
 
 
-def table(name: str) -> str:
+def table(name: str, ending: str = ".parquet") -> str:
     """Return a tidy table."""
-    return f"results/tables/{name}.parquet"
+    return f"results/tables/{name}{ending}"
 
 
 PAGE = "results/report/index.html"

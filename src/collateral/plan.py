@@ -30,7 +30,7 @@ NO_MODEL = frozenset(
         "prepare_benchmark",
         "sample_sequence",
     }
-    | {"gather", "report", "weigh"}
+    | {"gather", "infer", "report", "weigh"}
 )
 
 

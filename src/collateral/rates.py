@@ -91,11 +91,16 @@ def read_records(folder: Path) -> dict[Job, Record]:
         siblings = [one.name for one in path.parent.glob("*.tsv")]
         job = recorded_job(path.relative_to(folder).as_posix(), siblings)
         if job is not None:
-            found[job] = _record(path)
+            found[job] = read_record(path)
     return found
 
 
-def _record(path: Path) -> Record:
+def read_record(path: Path) -> Record:
+    """Return what one benchmark of Snakemake's says.
+
+    Raises:
+        CollateralError: it is none.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     try:

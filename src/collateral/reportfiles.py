@@ -22,6 +22,7 @@ def write_report(
     settings: Mapping[str, Any],
     page: Path,
     figures: Path,
+    missing: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the page, and per figure its CSV and SVG.
 
@@ -31,6 +32,7 @@ def write_report(
         settings: the whole config, defaults filled in.
         page: written: the HTML document.
         figures: folder, written: `{figure}.csv` and `{figure}.svg`.
+        missing: what an unfinished study lacks, as `unfinished.missing` gives it.
     """
     tables = {path.stem: read_table(path, "a result table", ()) for path in table_paths}
     run = {
@@ -38,6 +40,7 @@ def write_report(
         "versions": versions(),
         "machine": machine(),
         "hashes": {name: sha256_file(path) for name, path in sorted(hashed.items())},
+        "missing": list(missing),
     }
     shutil.rmtree(figures, ignore_errors=True)
     figures.mkdir(parents=True)

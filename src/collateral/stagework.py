@@ -57,6 +57,7 @@ _LIGHT = {
     "prepare_benchmark": Work(start=2, disk=1e6),
     "sample_sequence": Work(start=2, disk=0.1e6),
     "gather": Work(start=6, memory=2 * LIGHT, disk=2e6),
+    "infer": Work(start=15, memory=2 * LIGHT, disk=1e6),
     "report": Work(start=25, memory=2 * LIGHT, disk=4e6),
 }
 

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from collateral.errors import CollateralError
-from collateral.files import read_json, whole_file
+from collateral.files import read_json
+from collateral.taskfiles import filtered_metric
 
 Columns = dict[str, type[pl.DataType] | pl.DataType]
 KEY: Columns = {
@@ -164,14 +165,6 @@ def skipped(paths: Sequence[Path]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={**KEY, "suite": pl.String, "collapsed_at": pl.Int32})
 
 
-def filtered_metric(metric: str, filtered: str) -> str:
-    """Return a metric's name, with the filter that read the answer off the output where there is one.
-
-    A task may read answers in several ways: `exact_match (strict-match)`, `exact_match (flexible-extract)`.
-    """
-    return metric if filtered == "none" else f"{metric} ({filtered})"
-
-
 def _count(task: str, groups: Mapping[str, Sequence[str]], samples: Mapping[str, Any]) -> int:
     """Return the number of items of a task, or of all tasks below a group."""
     if task in samples:
@@ -247,10 +240,3 @@ def known_share(paths: Sequence[Path]) -> pl.DataFrame:
         rows.append((found["model"], found["dataset"], len(table), int(table["known"].sum())))
     schema: Columns = {"model": pl.String, "dataset": pl.String, "facts": pl.Int32, "known": pl.Int32}
     return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def write_tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> None:
-    """Write each table to `folder/{name}.parquet`."""
-    for name, table in tables.items():
-        with whole_file(folder / f"{name}.parquet") as partial:
-            table.write_parquet(partial, compression="zstd")

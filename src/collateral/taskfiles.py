@@ -148,3 +148,11 @@ def members(names: Sequence[str], index: Mapping[str, TaskFile]) -> Iterator[str
                     f"{path}: group '{name}' lists {member!r}; list names of tasks in the folders"
                 )
         pending.extend(reversed(listed))
+
+
+def filtered_metric(metric: str, filtered: str) -> str:
+    """Return a metric's name, with the filter that read the answer off the output where there is one.
+
+    A task may read answers in several ways: `exact_match (strict-match)`, `exact_match (flexible-extract)`.
+    """
+    return metric if filtered == "none" else f"{metric} ({filtered})"

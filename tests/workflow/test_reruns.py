@@ -8,7 +8,8 @@ import pytest
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 REPORT = {"Draw the report: results/report/index.html"}
-TABLES = {"Gather all results into tidy tables"} | REPORT
+INFERENCE = {"Infer what the tables show"} | REPORT
+TABLES = {"Gather all results into tidy tables"} | INFERENCE
 
 
 def hangs_on(editor, *edits):
@@ -161,6 +162,11 @@ def test_an_inserted_checkpoint_reruns_itself_and_the_later_ones(copy):
 def test_a_chart_or_caption_reruns_the_report_only(copy):
     copy.edit("src/collateral/pages.py", '"abilities": "Abilities"', '"abilities": "General abilities"')
     assert copy.planned() == REPORT
+
+
+def test_a_margin_reruns_the_inference_and_the_report(copy):
+    copy.configure(inference={"margin": {"share": 0.03}})
+    assert copy.planned() == INFERENCE
 
 
 def test_a_threshold_reruns_weigh_and_report(copy):

@@ -32,6 +32,13 @@ def test_report_tables_and_figures_are_there(finished):
         "known",
         "single-weights",
         "objectives",
+        "comparisons",
+        "normalised",
+        "horizons",
+        "retention",
+        "tradeoffs",
+        "areas",
+        "predictors",
     }
     points = set(tables["abilities"].select("editor", "edits").unique().rows())
     edited = {(editor, edits) for editor in ("noop", "rome", "rome-rect") for edits in (1, 3)}

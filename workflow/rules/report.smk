@@ -1,25 +1,15 @@
-# Many small files → tidy tables → figures and one page.
+# Many small files → tidy tables → what they show → figures and one page.
 
-TABLES = (
-    "abilities",
-    "ability-items",
-    "collapses",
-    "efficacy",
-    "edits",
-    "weights",
-    "drift",
-    "heatmaps",
-    "single-weights",
-    "objectives",
-    "known",
-)
+from collateral.derived import READ
+from collateral.tableschemas import INFERRED, MEASURED, TABLES
 
 
 rule gather:
     input:
         **results.gathered(STUDY),
     output:
-        expand(places.table("{table}"), table=TABLES),
+        expand(places.table("{table}"), table=MEASURED),
+        expand(places.table("{table}", ".csv"), table=MEASURED),
     log:
         "logs/gather.log",
     conda:
@@ -27,12 +17,32 @@ rule gather:
     params:
         suites=asked_tasks(STUDY.names("suites")),
         folders={name: task_folders(name) for name in STUDY.names("suites")},
+        editors={name: STUDY.settings["editors"][name] for name in STUDY.names("editors")},
         collapse=STUDY.settings["collapse"],
         code=code("gather.py"),
     message:
         "Gather all results into tidy tables"
     script:
         "../scripts/gather.py"
+
+
+rule infer:
+    input:
+        expand(places.table("{table}"), table=[name for name in READ if name in MEASURED]),
+    output:
+        expand(places.table("{table}"), table=INFERRED),
+        expand(places.table("{table}", ".csv"), table=INFERRED),
+    log:
+        "logs/infer.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        terms=STUDY.settings["inference"],
+        code=code("infer.py"),
+    message:
+        "Infer what the tables show"
+    script:
+        "../scripts/infer.py"
 
 
 rule report:

@@ -1,0 +1,65 @@
+"""A study by its name or file → its checked settings, as Snakemake would lay them over the default. Torch-free."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from snakemake.utils import update_config
+
+from collateral import places
+from collateral.errors import CollateralError, unknown_name
+from collateral.settings import load_study
+from collateral.study import Study
+
+
+def read_study(project: Path, own: Path | None, pairs: list[str]) -> Study:
+    """Return the study of a file and of single values, checked.
+
+    Args:
+        project: the folder with config/ and workflow/.
+        own: the study's file; None is the default study.
+        pairs: KEY=VALUE, as for Snakemake's `--config`.
+
+    Raises:
+        CollateralError: the file is lacking, or the settings are wrong.
+    """
+    return load_study(merged(project, own, pairs), project / "workflow/schemas/config.schema.yaml")
+
+
+def study_file(project: Path, name: str) -> Path:
+    """Return the file of a study of the project.
+
+    Raises:
+        CollateralError: there is none; the message has the nearest.
+    """
+    path = project / f"config/studies/{name}.yaml"
+    if not path.is_file():
+        raise unknown_name("study", name, [one.stem for one in path.parent.glob("*.yaml")])
+    return path
+
+
+def merged(project: Path, own: Path | None, pairs: list[str]) -> dict[str, Any]:
+    """Return config/config.yaml with a study's file and single values laid over it, as Snakemake lays them."""
+    config: dict[str, Any] = yaml.safe_load((project / "config/config.yaml").read_text(encoding="utf-8"))
+    if own is not None:
+        if not own.is_file():
+            raise CollateralError(f"{own}: no such file; --configfile takes the path of a study's file")
+        update_config(config, yaml.safe_load(own.read_text(encoding="utf-8")))
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise CollateralError(f"--config {pair}: write KEY=VALUE, such as mirror=../files")
+        update_config(config, {key: yaml.safe_load(value)})
+    return config
+
+
+def task_folders(study: Study, project: Path) -> dict[str, list[Path]]:
+    """Return suite → its folders with task files."""
+    suites = study.settings["suites"].items()
+    return {name: [places.located(folder, project) for folder in suite["folders"]] for name, suite in suites}
+
+
+def mirror(study: Study, project: Path) -> Path | None:
+    """Return the mirror of the downloads, if the study has one."""
+    own: str = study.settings["mirror"]
+    return places.located(own, project) if own else None

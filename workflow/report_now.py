@@ -1,0 +1,97 @@
+"""Rebuild the report: of a finished study through Snakemake, of any other from the results that are there.
+
+Called by `make report STUDY=…`. A partial report lies in `results/partial/`, where Snakemake takes nothing of it for
+a result, and needs no lock of Snakemake's: it is made also while the study is running.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from collateral import places, results
+from collateral.derived import derived
+from collateral.errors import CollateralError
+from collateral.gathering import gathered, write_tables
+from collateral.inference import Terms
+from collateral.jobs import study_jobs
+from collateral.reportfiles import write_report
+from collateral.study import Study
+from collateral.studyconfig import mirror, read_study, study_file, task_folders
+from collateral.tableschemas import TABLES, conformed
+from collateral.taskfolders import suite_metadata
+from collateral.unfinished import LAST, Sifted, attempted, missing, sifted
+
+ROOT = Path(__file__).parents[1]
+PARTIAL = Path("results/partial")
+LOCKS = Path(".snakemake/locks")
+
+
+def main() -> None:
+    """Rebuild the report of the study that the command line names."""
+    parser = argparse.ArgumentParser(description="Rebuild the report from what exists.")
+    parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
+    parser.add_argument("--configfile", type=Path, help="a study's file elsewhere")
+    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's")
+    parser.add_argument("--cores", default="1", help="for Snakemake, where the study is finished")
+    given = parser.parse_args()
+    try:
+        own = study_file(ROOT, given.study) if given.study else given.configfile
+        study = read_study(ROOT, own, given.config)
+        folders = task_folders(study, ROOT)
+        there = sifted(results.gathered(study))
+        jobs = study_jobs(study, folders, mirror(study, ROOT))
+        left = missing((job for job in jobs if job.rule not in LAST), there.broken)
+        if not left and not any(LOCKS.glob("*")):
+            sys.exit(through_snakemake(own, given.config, given.cores))
+        left = left or missing(jobs, there.broken)
+        write_partial(study, folders, there, left)
+    except CollateralError as error:
+        sys.exit(f"report: {error}")
+    counted = sum(row["of"] - row["done"] for row in left)
+    sys.stdout.write(
+        f"Report of what exists, without {counted} of {len(jobs)} jobs: {PARTIAL / 'report/index.html'}\n"
+    )
+
+
+def through_snakemake(own: Path | None, pairs: list[str], cores: str) -> int:
+    """Draw the report by its rule, and Snakemake's own report beside it; return the exit status."""
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--configfile", str(own)] if own else []
+    command += ["--config", *pairs] if pairs else []
+    offline = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+    for last in (["--forcerun", "report"], ["--report", "results/report/snakemake.html"]):
+        done = subprocess.run([*command, *last], check=False, env=offline)
+        if done.returncode:
+            return done.returncode
+    sys.stdout.write(f"Report: {places.PAGE}\n")
+    return 0
+
+
+def write_partial(
+    study: Study, folders: dict[str, list[Path]], there: Sifted, left: list[dict[str, Any]]
+) -> None:
+    """Write tables and report of what is there."""
+    asked = {name: study.settings["suites"][name]["tasks"] for name in study.names("suites")}
+    texts = {name: [str(folder) for folder in own] for name, own in folders.items()}
+    editors = {name: study.settings["editors"][name] for name in study.names("editors")}
+    benchmarks, collapse = Path("benchmarks"), study.settings["collapse"]
+    measured = gathered(there.paths, suite_metadata(asked, texts), editors, collapse, benchmarks)
+    inferred, fault = attempted(lambda: derived(measured, Terms.of(study.settings["inference"])))
+    if fault:  # the pairs may be incomplete only because their jobs are not done
+        left = [*left, {"rule": "infer", "done": 0, "of": 1, "where": fault}]
+    tables = {name: conformed(name, (measured | inferred).get(name, pl.DataFrame())) for name in TABLES}
+    write_tables(tables, PARTIAL / "tables")
+    paths = [PARTIAL / f"tables/{name}.parquet" for name in tables]
+    sources = [places.manifest(model) for model in study.names("models")] + results.sequences(study)
+    hashed = {str(path): path for path in [*map(Path, sources), *paths] if path.is_file()}
+    page = PARTIAL / "report/index.html"
+    write_report(paths, hashed, study.settings, page, page.parent / "figures", left)
+
+
+if __name__ == "__main__":
+    main()
