@@ -49,7 +49,7 @@ def studies(tables: Mapping[str, pl.DataFrame]) -> list[tuple[str, str]]:
 
 def of_study(table: pl.DataFrame, model: str, dataset: str) -> pl.DataFrame:
     """Return the rows of one model and data set, with the unedited model's rows, which name no data set."""
-    if table.is_empty():
+    if table.is_empty() or "model" not in table.columns:  # what names no model holds for every study
         return table
     return table.filter(
         (pl.col("model") == model) & (pl.col("dataset").is_null() | (pl.col("dataset") == dataset))

@@ -6,19 +6,20 @@ import altair as alt
 import polars as pl
 import pytest
 
+import inferred_frames as inferred
 import report_frames as frames
 from collateral import captions, charts, summaries
 from collateral.errors import CollateralError
 from collateral.figures import FIGURES
 
-TABLES = frames.tables()
+TABLES = frames.tables() | inferred.tables()
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
 def test_chart_is_valid_and_every_named_view_of_its_legend_exists(figure):
-    spec = figure.chart(TABLES[figure.table], ()).to_dict()
+    spec = figure.chart(TABLES, ()).to_dict()
     views = {layer["name"] for part in spec["concat"] for layer in part.get("layer", []) if "name" in layer}
-    named = {view for param in spec.get("params", []) for view in param["views"]}
+    named = {view for param in spec.get("params", []) for view in param.get("views", [])}
     assert named == views
     assert bool(views) == (figure.name != "heatmaps")
 
@@ -26,10 +27,12 @@ def test_chart_is_valid_and_every_named_view_of_its_legend_exists(figure):
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
 @pytest.mark.parametrize("empty", ["no columns", "no rows"])
 def test_empty_table_gives_no_points_and_a_clear_error(figure, empty):
-    table = pl.DataFrame() if empty == "no columns" else TABLES[figure.table].clear()
-    assert figure.points(table).is_empty()
-    with pytest.raises(CollateralError, match=f"table '{figure.table}' has no rows"):
-        figure.chart(table, ())
+    tables = {
+        name: pl.DataFrame() if empty == "no columns" else TABLES[name].clear() for name in figure.tables
+    }
+    assert figure.points(tables).is_empty()
+    with pytest.raises(CollateralError, match=f"{figure.tables[0]}.* ha(s|ve) no rows"):
+        figure.chart(tables, ())
 
 
 def test_ability_points_give_change_error_and_chance():
