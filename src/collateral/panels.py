@@ -66,9 +66,11 @@ def _is_wide(edits: Sequence[int]) -> bool:
 def _side_by_side(
     rows: pl.DataFrame, group: str, groups: Sequence[str], edits: Sequence[int]
 ) -> pl.DataFrame:
-    """Return the rows with `x`: edits, moved by about 3 pixels a group, so that no error bar hides another."""
+    """Return the rows with `x`: edits, moved by about 3 pixels a group, so that no bar hides another."""
     place = pl.col(group).replace_strict(dict(zip(groups, range(len(groups)), strict=True)))
-    share = (place - (len(groups) - 1) / 2) * min(3.0, 24 / len(groups)) / PANEL_WIDTH
+    # A single checkpoint, in the middle of two units, has the whole panel to itself.
+    step = min(3.0, 24 / len(groups)) if len(edits) > 1 else 2 * min(18.0, 200 / len(groups))
+    share = (place - (len(groups) - 1) / 2) * step / PANEL_WIDTH
     if _is_wide(edits):
         return rows.with_columns(x=pl.col("edits") * (share * math.log(edits[-1] / edits[0])).exp())
     return rows.with_columns(x=pl.col("edits") + share * max(edits[-1] - edits[0], 1))
