@@ -11,7 +11,7 @@
 # results/unedited/{model}/                                    the reference: abilities and probes before any edit
 # results/edited/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/
 #     delta.parquet  state.safetensors  edits.parquet  after-edit.parquet
-#     efficacy.parquet  weights.parquet  heatmap.parquet  abilities/{suite}.json  abilities/{suite}.items.parquet
+#     efficacy.parquet  drift.parquet  weights.parquet  heatmap.parquet  abilities/{suite}.json  abilities/{suite}.items.parquet
 # results/edited/…/{editor}/singles-{edits}/                   edits from W_0, one at a time: edits, after-edit, single-weights
 # results/tables/*.parquet *.csv                               one row a number, with its full key: docs/tables.md
 # results/report/index.html                                    the report; figures/ holds CSV and SVG

@@ -198,6 +198,10 @@ MEASURED_ROWS = {
         "One row per checkpoint, matrix, statistic and threshold: the edited matrix beside the unedited one.",
         f"{_KEY} parameter statistic threshold value",
     ),
+    "drift": (
+        "One row per checkpoint, layer and statistic: activations and next tokens on a fixed text.",
+        f"{_KEY} layer statistic value",
+    ),
     "heatmaps": (
         "One row per checkpoint, matrix and block: mean |ΔW|.",
         f"{_KEY} parameter block_row block_col value",

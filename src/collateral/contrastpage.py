@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from collateral.captions import number
+from collateral.figures.words import number
 from collateral.pagestyle import STYLE
 from collateral.pagetables import escaped, header, table, text
 

@@ -1,15 +1,14 @@
 """Parquet ↔ weight increments. The only file that knows the format.
 
-One row is one changed element: `parameter` (dictionary), `row`, `col` (as the tensor is stored), `value`.
-Values are one width up (float64 for float32 weights, float32 for half precision), so that the difference of
-two weights is exact and W_0 + sum of increments gives the live weights bit for bit, in any order. The few
-elements whose difference does not fit are listed in the metadata with their bits before and after.
+One row is one changed element: `parameter` (dictionary), `row`, `col` (as the tensor is stored), `value`, one width
+up, see `increments`. The few elements whose difference does not fit are listed in the metadata with their bits
+before and after.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +17,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Shaped
 from torch import Tensor
 
 from collateral.errors import CollateralError
 from collateral.files import whole_file
+from collateral.increments import WIDER, Increment, rebuild, tensor_sha256
 
 FORMAT = "collateral-delta/1"
 _KEY = "collateral"
-_WIDER = {"float32": torch.float64, "bfloat16": torch.float32, "float16": torch.float32}
+_REMEDY = "delete it and run the workflow again: that checkpoint and the later ones are rebuilt"
 _ARROW = {torch.float64: pa.float64(), torch.float32: pa.float32()}
-
-
-@dataclass(frozen=True)
-class Increment:
-    """One checkpoint's file, read and verified against itself.
-
-    Attributes:
-        path: where it was read.
-        metadata: everything but the rows: `base`, `base_sha256`, `dtype`, `mode` (additive: on top of the previous
-            checkpoint; replacing: against W_0), `from_edits`, `to_edits`, `editor` and, per touched
-            parameter, `shape`, `before`, `after` (sha256 of the tensor's bytes) and `exceptions`.
-        elements: per parameter, (flat index in storage order, value).
-    """
-
-    path: Path
-    metadata: dict[str, Any]
-    elements: dict[str, tuple[Tensor, Tensor]]
-
-
-def tensor_sha256(tensor: Shaped[Tensor, "..."]) -> str:
-    """Return the sha256 of a tensor's bytes in storage order."""
-    raw = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return hashlib.sha256(raw.data).hexdigest()
 
 
 def write_increment(
@@ -74,7 +50,7 @@ def write_increment(
             f"{path}: the touched parameters have several dtypes: {', '.join(sorted(dtypes))}"
         )
     dtype = dtypes.pop() if dtypes else "float32"
-    wider = _WIDER[dtype]
+    wider = WIDER[dtype]
     for code, name in enumerate(names):
         index, value, exceptions = _difference(before[name], after[name], wider)
         width = before[name].shape[-1]
@@ -156,13 +132,9 @@ def _digest(metadata: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
-def read_increment(path: Path) -> Increment:
-    """Return one checkpoint's increment after every check that needs no other file.
-
-    Raises:
-        CollateralError: missing, empty, truncated, flipped, or of another format; the message has the remedy.
-    """
-    remedy = "delete it and run the workflow again: that checkpoint and the later ones are rebuilt"
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
+    """Yield a file and its metadata, checked; a fault that is met while it is open is one line with the remedy."""
     try:
         with Path(path).open("rb") as raw:
             if raw.read(4) != b"PAR1":
@@ -173,41 +145,91 @@ def read_increment(path: Path) -> Increment:
                 raise ValueError(f"its format is not {FORMAT}")
             if metadata.pop("sha256", None) != _digest(metadata):
                 raise ValueError("its metadata were altered")
-            table = handle.read()
-        if not table.schema.equals(_schema(_WIDER[metadata["dtype"]]), check_metadata=False):
-            raise ValueError("its columns are not a delta's")
+            if not handle.schema_arrow.equals(_schema(WIDER[metadata["dtype"]]), check_metadata=False):
+                raise ValueError("its columns are not a delta's")
+            yield handle, metadata
     except FileNotFoundError:
         raise CollateralError(f"{path}: this checkpoint's delta is missing; run the workflow again") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CollateralError(f"{path}: not readable as a delta ({reason}); {remedy}") from None
-    parameter = table.column("parameter").combine_chunks()
-    if isinstance(parameter, pa.ChunkedArray):  # no rows at all
-        parameter = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
-    names = parameter.dictionary.to_pylist()
-    code = parameter.indices.to_numpy(zero_copy_only=False)
-    elements: dict[str, tuple[Tensor, Tensor]] = {}
-    row, col, value = (table.column(name).to_numpy() for name in ("row", "col", "value"))
-    for name, about in metadata["parameters"].items():
-        mine = slice(0, 0)
-        if name in names:
-            bounds = np.searchsorted(code, [names.index(name), names.index(name) + 1])
-            mine = slice(int(bounds[0]), int(bounds[1]))
-        height, width = int(np.prod(about["shape"][:-1])), about["shape"][-1]
-        if len(row[mine]) and (row[mine].max() >= height or col[mine].max() >= width or row[mine].min() < 0):
-            raise CollateralError(f"{path}: an element lies outside {name} {about['shape']}; {remedy}")
-        index = row[mine].astype(np.int64) * width + col[mine]
-        elements[name] = (torch.from_numpy(index), torch.from_numpy(value[mine].copy()))
+        raise CollateralError(f"{path}: not readable as a delta ({reason}); {_REMEDY}") from None
+
+
+def read_outline(path: Path) -> Increment:
+    """Return one checkpoint's increment without its elements: what the file says of itself.
+
+    Raises:
+        CollateralError: missing, empty, truncated, or of another format; the message has the remedy.
+    """
+    with _opened(path) as (_, metadata):
+        return Increment(Path(path), metadata, {})
+
+
+def read_increment(path: Path) -> Increment:
+    """Return one checkpoint's increment after every check that needs no other file.
+
+    Raises:
+        CollateralError: missing, empty, truncated, flipped, or of another format; the message has the remedy.
+    """
+    with _opened(path) as (handle, metadata):
+        rows = _Rows(handle.read())
+    elements = {name: rows.of(name, about["shape"], path) for name, about in metadata["parameters"].items()}
     return Increment(Path(path), metadata, elements)
 
 
-def read_chain(paths: Sequence[Path], base_sha256: str) -> list[Increment]:
+def read_elements(one: Increment, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (flat indices, values) of one parameter, a row group of the file (a million elements) at a time.
+
+    Raises:
+        CollateralError: as `read_increment`, of the row groups that hold the parameter.
+    """
+    with _opened(one.path) as (handle, metadata):
+        for group in range(handle.num_row_groups):
+            bounds = handle.metadata.row_group(group).column(0).statistics
+            if bounds is None or not bounds.has_min_max or bounds.min <= name <= bounds.max:
+                rows = _Rows(handle.read_row_group(group))
+                yield rows.of(name, metadata["parameters"][name]["shape"], one.path)
+
+
+class _Rows:
+    """The columns of a table of elements, sorted by parameter."""
+
+    def __init__(self, table: pa.Table):
+        parameter = table.column("parameter").combine_chunks()
+        if isinstance(parameter, pa.ChunkedArray):  # no rows at all
+            parameter = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
+        self._names = parameter.dictionary.to_pylist()
+        self._code = parameter.indices.to_numpy(zero_copy_only=False)
+        self._columns = [table.column(name).to_numpy() for name in ("row", "col", "value")]
+
+    def of(self, name: str, shape: Sequence[int], path: Path) -> tuple[Tensor, Tensor]:
+        """Return (flat indices, values) of one parameter."""
+        mine = slice(0, 0)
+        if name in self._names:
+            code = self._names.index(name)
+            mine = slice(*map(int, np.searchsorted(self._code, [code, code + 1])))
+        row, col, value = (column[mine] for column in self._columns)
+        height, width = int(np.prod(shape[:-1])), shape[-1]
+        if len(row) and (row.max() >= height or col.max() >= width or row.min() < 0):
+            raise CollateralError(f"{path}: an element lies outside {name} {shape}; {_REMEDY}")
+        index = row.astype(np.int64)
+        index *= width
+        index += col
+        return torch.from_numpy(index), torch.from_numpy(value.copy())
+
+
+def read_chain(paths: Sequence[Path], base_sha256: str, *, outlines: bool = False) -> list[Increment]:
     """Return the increments of a chain of files, all made from the model with this identity.
+
+    Args:
+        paths: the files.
+        base_sha256: identity of the model.
+        outlines: leave the elements in the files.
 
     Raises:
         CollateralError: a file is damaged, missing, or belongs to another model.
     """
-    chain = [read_increment(path) for path in paths]
+    chain = [read_outline(path) if outlines else read_increment(path) for path in paths]
     for one in chain:
         if one.metadata["base_sha256"] != base_sha256:
             raise CollateralError(
@@ -215,84 +237,3 @@ def read_chain(paths: Sequence[Path], base_sha256: str) -> list[Increment]:
                 f"{base_sha256[:12]}…); delete {one.path.parent.parent} and run again"
             )
     return chain
-
-
-def rebuild(
-    base: Mapping[str, Tensor], increments: Sequence[Increment], *, check_base: bool = True
-) -> dict[str, Tensor]:
-    """Return W_0 + sum of increments for every touched parameter, cast once, verified by hash.
-
-    The order of the increments does not matter. A replacing increment makes the earlier ones void.
-
-    Args:
-        base: W_0 of at least the touched parameters, as stored.
-        increments: the chain, from the first checkpoint to the wanted one.
-        check_base: verify that the chain starts at W_0 and has no gap.
-
-    Raises:
-        CollateralError: a gap in the chain, another base model, or a result with another hash.
-    """
-    chain = sorted(increments, key=lambda one: int(one.metadata["to_edits"]))
-    if check_base:
-        _check_chain(base, chain)
-    start = max((i for i, one in enumerate(chain) if one.metadata["mode"] == "replacing"), default=0)
-    chain = chain[start:]
-    alive = {id(one) for one in chain}
-    live: dict[str, Tensor] = {}
-    for name in sorted({name for one in chain for name in one.metadata["parameters"]}):
-        total = base[name].detach().cpu().flatten().to(_WIDER[str(base[name].dtype).removeprefix("torch.")])
-        for one in increments:
-            if id(one) in alive and name in one.elements:
-                index, value = one.elements[name]
-                total[index] += value
-        _apply_exceptions(total, name, chain)
-        live[name] = total.to(base[name].dtype).reshape(base[name].shape)
-        last = next(one for one in reversed(chain) if name in one.metadata["parameters"])
-        if tensor_sha256(live[name]) != last.metadata["parameters"][name]["after"]:
-            raise CollateralError(
-                f"{last.path}: the rebuilt {name} has another sha256 than the file says; its chain does not belong "
-                f"to this base model or was altered: delete the folder {last.path.parent.parent} and run again"
-            )
-    return live
-
-
-def _apply_exceptions(total: Tensor, name: str, chain: Sequence[Increment]) -> None:
-    """Replay, in order, the elements that some increment could not state as a difference."""
-    last: dict[int, tuple[int, float]] = {}
-    for number, one in enumerate(chain):
-        for exception in one.metadata["parameters"].get(name, {}).get("exceptions", ()):
-            last[exception["index"]] = (number, float.fromhex(exception["after"]))
-    for index, (number, value) in last.items():
-        total[index] = value
-        for one in chain[number + 1 :]:
-            if name in one.elements:
-                positions, values = one.elements[name]
-                found = int(torch.searchsorted(positions, index))
-                if found < len(positions) and int(positions[found]) == index:
-                    total[index] += values[found]
-
-
-def _check_chain(base: Mapping[str, Tensor], chain: Sequence[Increment]) -> None:
-    edits = 0
-    expected: dict[str, str] = {}
-    for one in chain:
-        start = 0 if one.metadata["mode"] == "replacing" else edits
-        if int(one.metadata["from_edits"]) != start:
-            raise CollateralError(
-                f"{one.path}: it continues from {one.metadata['from_edits']} edits, but the chain before it ends at "
-                f"{edits}; a checkpoint is missing: run the workflow again"
-            )
-        for name, about in one.metadata["parameters"].items():
-            if name not in base or list(base[name].shape) != about["shape"]:
-                raise CollateralError(
-                    f"{one.path}: made for another model: it has no {name} {about['shape']}"
-                )
-            if name not in expected or one.metadata["mode"] == "replacing":
-                expected[name] = tensor_sha256(base[name])
-            if about["before"] != expected[name]:
-                raise CollateralError(
-                    f"{one.path}: made on other weights of {name} (sha256 {about['before'][:12]}…, here "
-                    f"{expected[name][:12]}…); delete {one.path.parent.parent} and run again"
-                )
-            expected[name] = about["after"]
-        edits = int(one.metadata["to_edits"])

@@ -40,6 +40,7 @@ def gathered(
         "efficacy": _efficacy(paths),
         "edits": tables.stacked(paths["edits"]),
         "weights": tables.stacked(paths["weights"]),
+        "drift": tables.stacked(paths["drift"]),
         "heatmaps": tables.stacked(paths["heatmaps"]),
         "single-weights": tables.stacked(paths["singles"]),
         "objectives": _where_all(tables.objectives, paths, "reference", "facts"),

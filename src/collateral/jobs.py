@@ -149,6 +149,7 @@ def _chain(study: Study, cell: Cell) -> Iterator[Job]:
         own = functools.partial(places.checkpoint, cell, end)
         yield Job("edit", own("delta.parquet"), *cell, start, end)
         yield Job("measure_efficacy", own("efficacy.parquet"), *cell, start, end)
+        yield Job("measure_drift", own("drift.parquet"), *cell, start, end)
         yield Job("weigh", own("weights.parquet"), *cell, start, end)
         for suite in study.suites(cell, end):
             yield Job("evaluate_abilities", own(places.abilities(suite)), *cell, start, end, suite)
@@ -181,7 +182,7 @@ def recorded_job(name: str, siblings: Sequence[str]) -> Job | None:
         siblings: names of the records beside it, from which the start of a link of a chain is read.
     """
     rule, *place = name.removesuffix(".tsv").split("/")
-    if rule in {"edit", "edit_singly", "measure_efficacy", "weigh"} and len(place) == 5:
+    if rule in {"edit", "edit_singly", "measure_efficacy", "measure_drift", "weigh"} and len(place) == 5:
         edits = int(place[4].rpartition("-")[2])
         others = [int(one.removesuffix(".tsv").rpartition("-")[2]) for one in siblings]
         start = max((one for one in others if one < edits), default=0)

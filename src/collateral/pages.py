@@ -12,9 +12,13 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from collateral import captions, pagemissing, pagetables, summaries
+from collateral import pagemissing, pagetables
 from collateral.errors import CollateralError
-from collateral.figures import FIGURES, Figure, Tables, instances
+from collateral.figures import rows, words
+from collateral.figures.abilities import abilities_finding
+from collateral.figures.edits import efficacy_finding
+from collateral.figures.registry import FIGURES, Figure, instances
+from collateral.figures.rows import Tables
 from collateral.pagestyle import SCRIPT, STYLE
 from collateral.pagetables import escaped, text
 
@@ -51,9 +55,9 @@ READING = {
 
 def figure_charts(tables: Tables) -> dict[str, alt.ConcatChart]:
     """Return the chart of each figure that has data; the file name of each is its key."""
-    tables = summaries.legible(tables)
+    tables = rows.legible(tables)
     return {
-        name: figure.chart(own, summaries.all_editors(tables)).properties(description=figure.caption(own))
+        name: figure.chart(own, rows.all_editors(tables)).properties(description=figure.caption(own))
         for figure in FIGURES
         for name, _, own in instances(tables, figure)
     }
@@ -61,7 +65,7 @@ def figure_charts(tables: Tables) -> dict[str, alt.ConcatChart]:
 
 def figure_csvs(tables: Tables) -> dict[str, pl.DataFrame]:
     """Return the plotted points of each figure that has data; the file name of each is its key."""
-    tables = summaries.legible(tables)
+    tables = rows.legible(tables)
     return {name: figure.points(own) for figure in FIGURES for name, _, own in instances(tables, figure)}
 
 
@@ -90,7 +94,7 @@ def _library() -> str:
     return script
 
 
-def _figure(name: str, figure: Figure, own: pl.DataFrame, order: Sequence[str], href: str) -> str:
+def _figure(name: str, figure: Figure, own: Tables, order: Sequence[str], href: str) -> str:
     caption = figure.caption(own)
     spec = figure.chart(own, order).to_dict()
     key = spec.pop("title")["text"]  # in the page this is a line of its own that can wrap
@@ -114,9 +118,9 @@ def _figures(tables: Tables, name: str, href: str) -> str:
     """Return the heading and the figure of every study, or what is missing."""
     figure = next(figure for figure in FIGURES if figure.name == name)
     parts = [f"<h3>{escaped(figure.title)}</h3>"]
-    found, order = instances(tables, figure), summaries.all_editors(tables)
+    found, order = instances(tables, figure), rows.all_editors(tables)
     if not found:
-        parts.append(pagetables.missing(figure.table, figure.maker))
+        parts.append(pagetables.missing(figure.tables[0], figure.maker))
     for own_name, title, own in found:
         parts.append(
             (f"<h4>{text(title)}</h4>" if title else "") + _figure(own_name, figure, own, order, href)
@@ -126,19 +130,19 @@ def _figures(tables: Tables, name: str, href: str) -> str:
 
 def _by_study(tables: Tables, names: tuple[str, ...], make: Callable[..., str]) -> str:
     """Return a table of every study, each under its model and data set where there are several."""
-    pairs = summaries.studies(tables)
+    pairs = rows.studies(tables)
     if not pairs:
         return make(*(pl.DataFrame() for _ in names))
     parts = []
     for model, dataset in pairs:
-        own = [summaries.of_study(tables.get(name, pl.DataFrame()), model, dataset) for name in names]
+        own = [rows.of_study(tables.get(name, pl.DataFrame()), model, dataset) for name in names]
         parts.append((f"<h4>{text(f'{model} · {dataset}')}</h4>" if len(pairs) > 1 else "") + make(*own))
     return "".join(parts)
 
 
 def _findings(tables: Tables) -> str:
     found = []
-    makers = {"efficacy": captions.efficacy_finding, "abilities": captions.abilities_finding}
+    makers = {"efficacy": efficacy_finding, "abilities": abilities_finding}
     for name, finding in makers.items():
         figure = next(figure for figure in FIGURES if figure.name == name)
         for _, title, own in instances(tables, figure):
@@ -173,10 +177,10 @@ def _provenance(run: Mapping[str, Any]) -> str:
 
 
 def _title(tables: Tables) -> tuple[str, str]:
-    pairs = summaries.studies(tables)
+    pairs = rows.studies(tables)
     models = list(dict.fromkeys(model for model, _ in pairs))
     scope = "; ".join(f"{model}, facts from {dataset}" for model, dataset in pairs) or "no data yet"
-    subject = captions.joined(models) if len(models) in (1, 2) else "language models"
+    subject = words.joined(models) if len(models) in (1, 2) else "language models"
     return f"What editing facts did to everything else in {subject}", scope
 
 
@@ -188,7 +192,7 @@ def render(tables: Tables, run: Mapping[str, Any], figures_href: str = "figures"
         run: settings, versions, hashes, machine.
         figures_href: folder of the CSV and SVG files, relative to the page.
     """
-    tables = summaries.legible(tables)
+    tables = rows.legible(tables)
     title, scope = _title(tables)
     name = str(run.get("settings", {}).get("study", {}).get("title", ""))
     scope = f"{name}: {scope}" if name else scope

@@ -7,9 +7,14 @@ from typing import Any
 
 import polars as pl
 
-from collateral import captions, summaries
+from collateral.figures import words
+from collateral.figures.abilities import ABILITY_KEYS, AT_CHANCE, ability_points
+from collateral.figures.edits import KINDS, efficacy_points
+from collateral.figures.means import of_all_seeds
+from collateral.figures.rows import PICTURES, UNEDITED, editors
+from collateral.figures.weights import MANHATTAN, adapters, norm_points, share_points
 
-_CONTROLS = str.maketrans({mark: shown for mark, shown in summaries.PICTURES.items() if mark not in "\t\n"})
+_CONTROLS = str.maketrans({mark: shown for mark, shown in PICTURES.items() if mark not in "\t\n"})
 
 
 def text(value: Any) -> str:
@@ -29,9 +34,9 @@ def _cell(value: Any, column: str) -> str:
     if isinstance(value, bool):
         return f"<td>{'yes' if value else 'no'}</td>"
     if isinstance(value, int):
-        return f'<td class="number">{captions.number(value, 12) if value < 0 else value}</td>'
+        return f'<td class="number">{words.number(value, 12) if value < 0 else value}</td>'
     if isinstance(value, float):
-        return f'<td class="number">{captions.number(value)}</td>'
+        return f'<td class="number">{words.number(value)}</td>'
     return f"<td>{text(value)}</td>"
 
 
@@ -66,7 +71,7 @@ def data_table(frame: pl.DataFrame, most: int = 200) -> str:
 
 def _final(points: pl.DataFrame) -> dict[str, int]:
     """Return each editor's own last checkpoint."""
-    edited = points.filter(pl.col("editor") != summaries.UNEDITED)
+    edited = points.filter(pl.col("editor") != UNEDITED)
     return dict(edited.group_by("editor", maintain_order=True).agg(pl.col("edits").max()).iter_rows())
 
 
@@ -75,17 +80,17 @@ def _change(row: Mapping[str, Any] | None) -> str:
     if row is None or row["unedited"] is None:
         return '<td class="number">–</td>'
     if not math.isfinite(row["value"]):
-        return f'<td class="number worse">{captions.number(row["value"])}</td>'
+        return f'<td class="number worse">{words.number(row["value"])}</td>'
     error, change = row["change_stderr"], row["change"]
     scale = 100 if row["is_share"] else 1
-    if captions.is_perplexity(row) and row["unedited"] > 0:
-        shown = f"×{captions.number(row['value'] / row['unedited'], 4)}"
+    if words.is_perplexity(row) and row["unedited"] > 0:
+        shown = f"×{words.number(row['value'] / row['unedited'], 4)}"
         error = None
     else:
-        shown = captions.points(change * scale / 100)
+        shown = words.points(change * scale / 100)
         if not row["is_share"]:
-            shown = ("+" if change > 0 else "") + captions.number(change)
-    bars = "" if error is None else f' <span class="error">± {captions.number(scale * error, 2)}</span>'
+            shown = ("+" if change > 0 else "") + words.number(change)
+    bars = "" if error is None else f' <span class="error">± {words.number(scale * error, 2)}</span>'
     known = row["change_stderr"] is not None and not row["at_chance"]
     harm = change < 0 if row["higher_is_better"] else change > 0
     clear = known and abs(change) > 2 * row["change_stderr"]
@@ -95,13 +100,13 @@ def _change(row: Mapping[str, Any] | None) -> str:
 
 def _ability_rows(points: pl.DataFrame, names: Sequence[str]) -> list[list[str]]:
     final, rows = _final(points), []
-    for group in points.partition_by(summaries.ABILITY_KEYS, maintain_order=True):
+    for group in points.partition_by(ABILITY_KEYS, maintain_order=True):
         first = group.row(0, named=True)
         own = {(row["editor"], row["edits"]): row for row in group.to_dicts()}
         base = first["unedited"]
         note = f"{escaped(first['task'])}, {escaped(first['metric'].replace('_', ' '))}, n = {first['n']}"
-        warning = f'<span class="note warn">{summaries.AT_CHANCE}</span>' if group["at_chance"].any() else ""
-        shown = captions.percent(base) if first["is_share"] else captions.number(base)
+        warning = f'<span class="note warn">{AT_CHANCE}</span>' if group["at_chance"].any() else ""
+        shown = words.percent(base) if first["is_share"] else words.number(base)
         rows.append(
             [
                 f'<th scope="row">{text(first["ability"])}<span class="note">{note}</span>{warning}</th>',
@@ -115,15 +120,15 @@ def _ability_rows(points: pl.DataFrame, names: Sequence[str]) -> list[list[str]]
 def _efficacy_rows(points: pl.DataFrame, names: Sequence[str]) -> list[list[str]]:
     final, rows = _final(points), []
     own = {(row["kind"], row["how"], row["editor"], row["edits"]): row for row in points.to_dicts()}
-    for kind in summaries.KINDS:
+    for kind in KINDS:
         for how in ("generation", "teacher-forced"):
             cells = [own.get((kind, how, name, final.get(name, -1))) for name in names]
-            before = next((r for k, r in own.items() if k[:3] == (kind, how, summaries.UNEDITED)), None)
+            before = next((r for k, r in own.items() if k[:3] == (kind, how, UNEDITED)), None)
             if any(cells):
                 rows.append(
                     [
                         f'<th scope="row">{kind}<span class="note">{how}</span></th>',
-                        f'<td class="number">{captions.percent(before["value"]) if before else "–"}</td>',
+                        f'<td class="number">{words.percent(before["value"]) if before else "–"}</td>',
                         *(_share(cell) for cell in cells),
                     ]
                 )
@@ -135,16 +140,17 @@ def _share(row: Mapping[str, Any] | None) -> str:
         return '<td class="number">–</td>'
     error = row["stderr"]
     bars = f' <span class="error">± {100 * error:.1f}</span>' if error else ""
-    return f'<td class="number">{captions.percent(row["value"])}{bars}</td>'
+    return f'<td class="number">{words.percent(row["value"])}{bars}</td>'
 
 
 def summary(abilities: pl.DataFrame, efficacy: pl.DataFrame) -> str:
     """Return the summary: per editor at its last checkpoint what the edits achieved and what they cost."""
-    scores, probes = summaries.ability_points(abilities), summaries.efficacy_points(efficacy)
+    scores = of_all_seeds(ability_points({"abilities": abilities}))
+    probes = of_all_seeds(efficacy_points({"efficacy": efficacy}))
     frames = [frame for frame in (scores, probes) if not frame.is_empty()]
     if not frames:
         return missing("abilities and efficacy", "the evaluation of at least one checkpoint")
-    names = list(dict.fromkeys(name for frame in frames for name in summaries.editors(frame)))
+    names = list(dict.fromkeys(name for frame in frames for name in editors(frame)))
     final = {name: max(_final(frame).get(name, 0) for frame in frames) for name in names}
     head = [
         header("Measure"),
@@ -172,13 +178,14 @@ def summary(abilities: pl.DataFrame, efficacy: pl.DataFrame) -> str:
 
 def distances(weights: pl.DataFrame) -> str:
     """Return edits, Manhattan distance and % of δ above each threshold, as RECT's Table 1 sets them out."""
-    shares, norms = summaries.share_points(weights), summaries.norm_points(weights)
+    own = {"weights": weights}
+    shares, norms = of_all_seeds(share_points(own)), of_all_seeds(norm_points(own))
     if shares.is_empty() and norms.is_empty():
         return missing("weights", "the comparison of the edited weights with the unedited ones")
     levels = shares["threshold"].unique().sort().to_list()
     share = {(row["editor"], row["edits"], row["threshold"]): row["value"] for row in shares.to_dicts()}
     rows = []
-    for row in norms.filter(pl.col("panel") == summaries.MANHATTAN).to_dicts():
+    for row in norms.filter(pl.col("panel") == MANHATTAN).to_dicts():
         above = (share.get((row["editor"], row["edits"], level)) for level in levels)
         rows.append(
             [
@@ -196,7 +203,7 @@ def distances(weights: pl.DataFrame) -> str:
     caption = (
         "Distance of the edited weights from the unedited ones, and the share of elements whose relative change "
         "δ = |ΔW| / |W| exceeds a threshold: the form of Table 1 of the RECT paper (arXiv 2401.04700)."
-        + escaped(captions.adapters(weights))
+        + escaped(adapters(weights))
     )
     return table(head, rows, caption)
 
@@ -206,7 +213,7 @@ def edits(table_of_edits: pl.DataFrame, most: int = 200) -> str:
     if table_of_edits.is_empty():
         return missing("edits", "at least one edited checkpoint")
     key = ["seed", "position", "fact_id"]
-    names = summaries.editors(table_of_edits)
+    names = editors(table_of_edits)
     facts = table_of_edits.unique(key, keep="first", maintain_order=True).sort("seed", "position")
     norm = {
         (row["seed"], row["position"], row["editor"]): (
@@ -249,7 +256,7 @@ def known(table_of_known: pl.DataFrame) -> str:
             f"<td>{text(row['dataset'])}</td>",
             _cell(row["facts"], "number"),
             _cell(row["known"], "number"),
-            f'<td class="number">{captions.percent(row["known"] / row["facts"] if row["facts"] else None)}</td>',
+            f'<td class="number">{words.percent(row["known"] / row["facts"] if row["facts"] else None)}</td>',
         ]
         for row in table_of_known.to_dicts()
     ]

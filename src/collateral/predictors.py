@@ -1,5 +1,6 @@
 """Which change in the weights goes with harm: rank correlations over the checkpoints of a study. Torch-free."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,7 +48,7 @@ RATIOS = {
     "spectral": "max",
     "condition": "max",
 }  # after / before
-FEWEST_CHAINS = 3  # to draw from, for an interval
+FEWEST_CHAINS = 5  # to draw from, for an interval
 
 
 def predictors(
@@ -61,8 +62,9 @@ def predictors(
 
     harm: 1 - normalised ability, of the mean over abilities that all checkpoints have (`mean`) or of one ability.
     dataset null: all data sets together. Chains (model, data set, seed, editor), not checkpoints, are resampled for
-    the interval (percentiles) and p (twice the smaller share of resamples beyond 0, at least 2 / (resamples + 1)): those
-    of a chain rest on one another. Null below three chains, and rho where one of the two does not vary.
+    the interval (percentiles) and for p, as the checkpoints of one chain rest on one another. p is twice the smaller
+    share of resamples beyond 0, and at least 2 / (resamples + 1) and 2 / chains!, which is what a perfect order of so
+    many chains has by chance. Null below five chains; rho is null where one of the two does not vary.
 
     Args:
         normalised: of `normalised.carried`.
@@ -260,7 +262,7 @@ def _correlation(own: pl.DataFrame, terms: Terms) -> dict[str, float | int | Non
         return found
     low, high = np.quantile(drawn, [terms.alpha / 2, 1 - terms.alpha / 2])
     beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
+    p = min(1.0, max(2 * (beyond + 1) / (len(drawn) + 1), 2 / math.factorial(chains)))
     return {**found, "low": float(low), "high": float(high), "p": p}
 
 

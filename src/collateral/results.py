@@ -67,6 +67,7 @@ def gathered(study: Study) -> dict[str, list[str]]:
         "reference": references(study),
         "edits": [*everywhere(study, "edits.parquet"), *singles(study, "edits.parquet")],
         "weights": everywhere(study, "weights.parquet"),
+        "drift": everywhere(study, "drift.parquet"),
         "heatmaps": everywhere(study, "heatmap.parquet"),
         "singles": singles(study, "single-weights.parquet"),
         "known": known(study),

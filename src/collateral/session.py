@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collateral.delta import Delta, Update, dense, norm, restore, snapshot
-from collateral.deltafile import read_chain, rebuild
+from collateral.deltafile import read_chain
 from collateral.editing import (
     Edit,
     EditingMethod,
@@ -28,6 +28,7 @@ from collateral.editing import (
 from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.files import whole_file
+from collateral.increments import rebuild
 from collateral.models import LanguageModel
 from collateral.regularizers import Regularizer
 from collateral.sequences import derive_seed
@@ -77,12 +78,14 @@ class Link:
         after: the same at its end.
         state: the method's state.
         records: one row per edited fact.
+        latest: the last operation's update, regularised, as it was added: before the sum was rounded.
     """
 
     before: dict[str, Tensor]
     after: dict[str, Tensor]
     state: dict[str, Tensor]
     records: list[dict[str, Any]]
+    latest: Delta
 
 
 def apply_chain(model: LanguageModel, paths: Sequence[Path]) -> None:
@@ -127,6 +130,7 @@ def run_link(
     before: dict[str, Tensor] = dict(original) if recipe.replaces else {}
     carried = dict(state)
     records: list[dict[str, Any]] = []
+    latest = Delta()
     size = recipe.batch_size
     groups = [facts[i : i + size] for i in range(0, len(facts), size)]
     quiet = True if len(groups) == 1 else None  # None: shown where there is a terminal
@@ -147,7 +151,7 @@ def run_link(
             continue
         before |= snapshot(model, tuple(name for name in delta.updates if name not in before))
         delta.apply(model)
-        carried = edit.state
+        latest, carried = delta, edit.state
         with attached(recipe.method, model, carried):
             observe(group)
         norms = {"update_norm": delta.norm(), "raw_norm": edit.delta.norm()}
@@ -167,7 +171,7 @@ def run_link(
     if recipe.regularizer.accumulated:
         carried |= {f"{RAW}{name}": weights for name, weights in after.items()}
         after = _restrained(model, recipe.regularizer, original, after)
-    return Link(before, after, carried, records)
+    return Link(before, after, carried, records, latest)
 
 
 RAW = "raw/"  # prefix, in a state, of the weights that a checkpoint's accumulated update was restrained from

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from collateral.chain import LinkFiles, begin, prepared
-from collateral.delta import restore, snapshot
+from collateral.delta import Factors, restore, snapshot
 from collateral.efficacy import measure_facts, write_rows
 from collateral.files import whole_file
 from collateral.models import load_model
 from collateral.session import Link, Numbered, run_link, write_records
-from collateral.weights import change_statistics
+from collateral.weights import change_of, change_statistics, update_statistics
 
 SCHEMA = {
     "position": pl.Int32,
@@ -88,9 +90,17 @@ def edit_singly(
 
 def _moved(group: Sequence[Numbered], link: Link, weigh: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     position, fact = group[0]
-    return [
-        (position, fact.fact_id, name, *row)
-        for name, before in link.before.items()
-        if before.ndim == 2
-        for row in change_statistics(before, link.after[name], weigh["thresholds"], weigh["quantiles"])
-    ]
+    rows = []
+    for name, before in link.before.items():
+        if before.ndim == 2:
+            after = link.after[name]
+            own = change_statistics(before, after, weigh["thresholds"], weigh["quantiles"])
+            own += update_statistics(before, _closed(link, name, before) or change_of(before, after))
+            rows += [(position, fact.fact_id, name, *row) for row in own]
+    return rows
+
+
+def _closed(link: Link, name: str, before: Tensor) -> Factors | None:
+    """Return the update as factors, where they are what was added: not masked, and lost in no rounding."""
+    update = link.latest.updates.get(name)
+    return update if isinstance(update, Factors) and before.dtype == torch.float32 else None

@@ -124,6 +124,19 @@ def _probe(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
     )
 
 
+def _drift(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
+    """The text twice, and both models' distributions at each position."""
+    tokens = study.settings["drift"]["tokens"]
+    memory, host = _common(job, study, shape)
+    dtype = study.settings["models"][job.model]["dtype"]
+    matrices = changed_elements(study, job, shape) / shape.matrix
+    kept = 2 * tokens * (matrices + 2) * shape.hidden * 8
+    batch = 8 * study.settings["drift"]["sequence_length"]
+    held = activations(shape, min(tokens, batch), 1, dtype) + 4 * 8 * 128 * shape.vocabulary
+    passes = (Pass(2 * tokens / batch, shape.layers, batch, reads=batch),)
+    return Work(13, passes, memory=memory + held + kept, host=host + kept, disk=2e3)
+
+
 def _evaluation(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
     own, counts = study.settings["suites"][job.suite], sizes.suites[job.suite]
     memory, host = _common(job, study, shape)
@@ -145,7 +158,8 @@ def _weigh(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
     elements = changed_elements(study, job, shape)
     # one matrix after another, read from the files: the model itself is never loaded
     held = PROCESS + 6 * 8 * shape.matrix
-    return Work(5, products=300.0 * elements, memory=held, host=held, disk=80e3)
+    triangles = 4.0 * min(shape.hidden, shape.intermediate)  # QR decompositions of W_0 and W
+    return Work(5, products=(300 + triangles) * elements, memory=held, host=held, disk=80e3)
 
 
 _MODEL: dict[str, Callable[[Job, Study, Sizes, Shape], Work]] = {
@@ -157,6 +171,7 @@ _MODEL: dict[str, Callable[[Job, Study, Sizes, Shape], Work]] = {
     "measure_efficacy": _probe,
     "evaluate_unedited": _evaluation,
     "evaluate_abilities": _evaluation,
+    "measure_drift": _drift,
     "weigh": _weigh,
     "edit": lambda job, study, sizes, shape: edit_work(study, job, shape, sizes.probes[job.dataset]),
     "edit_singly": lambda job, study, sizes, shape: edit_work(study, job, shape, sizes.probes[job.dataset]),

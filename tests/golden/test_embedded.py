@@ -15,9 +15,10 @@ from behaviour import embedded_folder
 from collateral.abilities import evaluate, item_rows, write_result
 from collateral.chain import export_checkpoint
 from collateral.contexts import sample_templates
-from collateral.deltafile import read_increment, rebuild, tensor_sha256, write_increment
+from collateral.deltafile import read_increment, write_increment
 from collateral.editing import Prepared
 from collateral.efficacy import known_facts, measure_facts
+from collateral.increments import rebuild, tensor_sha256
 from collateral.methods.grace import Grace
 from collateral.methods.rome import Rome
 from collateral.models import load_model

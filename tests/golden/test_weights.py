@@ -7,7 +7,17 @@ import polars as pl
 import pytest
 import torch
 
-from collateral.weights import heatmap, spectral_norm, statistics, unchanged_rows, write_weights
+from collateral.delta import Factors
+from collateral.spectra import spectral_norm
+from collateral.weights import (
+    change_of,
+    heatmap,
+    statistics,
+    successive_cosine,
+    unchanged_rows,
+    update_statistics,
+    write_weights,
+)
 
 BEFORE = torch.tensor([[1.0, -2.0, 0.0], [4.0, 8.0, -1.0]])
 AFTER = torch.tensor([[1.5, -2.0, 0.25], [3.0, 8.0, -2.0]])
@@ -33,6 +43,80 @@ def test_hand_worked_matrix():
     assert found["fro_delta", None] == pytest.approx(math.sqrt(0.25 + 0.0625 + 1 + 1))
     assert found["nonzero_share", None] == pytest.approx(4 / 6)
     assert found["zero_weights", None] == 1
+
+
+def test_stable_rank_condition_and_relative_change_of_a_hand_worked_matrix():
+    """W_0 = diag(3, 1), ΔW = diag(0, 4): W = diag(3, 5)."""
+    before = torch.diag(torch.tensor([3.0, 1.0]))
+    found = by_name(statistics(before, torch.diag(torch.tensor([3.0, 5.0])), [0.1], [0.5]))
+    assert found["condition_before", None] == pytest.approx(3.0)
+    assert found["condition_after", None] == pytest.approx(5 / 3)
+    assert found["stable_rank_after", None] == pytest.approx(34 / 25)
+    assert found["stable_rank_delta", None] == pytest.approx(1.0)
+    assert found["spectral_delta", None] == pytest.approx(4.0)
+    assert found["relative_fro", None] == pytest.approx(4 / math.sqrt(10))
+    assert found["zero_weights", None] == 2
+
+
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_random_change_agrees_with_a_full_decomposition(shape, dtype):
+    generator = torch.Generator().manual_seed(3)
+    before = torch.randn(shape, generator=generator).to(dtype)
+    after = (before.double() + 0.1 * torch.randn(shape, generator=generator).double()).to(dtype)
+    kept = before.clone(), after.clone()
+    found = by_name(statistics(before, after, [0.1], [0.5]))
+    for name, matrix in (
+        ("before", before.double()),
+        ("after", after.double()),
+        ("delta", after.double() - before.double()),
+    ):
+        values = torch.linalg.svdvals(matrix)
+        assert found[f"spectral_{name}", None] == pytest.approx(float(values[0]), rel=1e-8)
+        if name != "delta":
+            assert found[f"condition_{name}", None] == pytest.approx(float(values[0] / values[-1]), rel=1e-8)
+        if name != "before":
+            rank = float((values**2).sum() / values[0] ** 2)
+            assert found[f"stable_rank_{name}", None] == pytest.approx(rank, rel=1e-8)
+    change = float((after.double() - before.double()).norm() / before.double().norm())
+    assert found["relative_fro", None] == pytest.approx(change, rel=1e-12)
+    assert torch.equal(before, kept[0])
+    assert torch.equal(after, kept[1])
+
+
+def test_a_matrix_that_did_not_change_has_no_rank_to_speak_of_and_no_direction():
+    found = by_name(statistics(BEFORE, BEFORE, [0.2], [0.5]))
+    assert found["stable_rank_delta", None] == found["relative_fro", None] == found["manhattan", None] == 0.0
+    assert found["condition_before", None] == found["condition_after", None]
+    assert successive_cosine([BEFORE, BEFORE, AFTER]) == []
+
+
+def test_a_matrix_of_zeros_has_no_ratio_but_its_zeros_are_counted():
+    found = by_name(statistics(torch.zeros(3, 4), torch.ones(3, 4), [0.2], [0.5]))
+    assert ("relative_fro", None) not in found
+    assert ("delta_quantile", 0.5) not in found
+    assert found["zero_weights", None] == 12
+    assert found["condition_before", None] == math.inf
+
+
+def test_the_cosine_is_between_increments_and_not_between_states():
+    """(1, 0) and then (1, 1): 45 degrees; the states themselves stand at other angles."""
+    states = [torch.tensor([[2.0, 0.0]]), torch.tensor([[3.0, 0.0]]), torch.tensor([[4.0, 1.0]])]
+    assert successive_cosine(states) == [("cosine_previous", None, pytest.approx(math.sqrt(0.5)))]
+    assert successive_cosine(states[1:]) == []
+
+
+def test_a_factored_update_has_the_rows_of_its_product():
+    generator = torch.Generator().manual_seed(4)
+    left, right = (torch.randn(n, 3, generator=generator) for n in (20, 33))
+    before = torch.randn(20, 33, generator=generator)
+    update = Factors(left, right)
+    closed = by_name(update_statistics(before, update))
+    plain = by_name(update_statistics(before, change_of(before, before.double() + update.dense().double())))
+    assert closed == pytest.approx(plain, rel=1e-6)
+    assert set(closed) == {
+        (name, None) for name in ("fro_delta", "spectral_delta", "stable_rank_delta", "relative_fro")
+    }
 
 
 def test_spectral_norm_of_a_known_matrix():
@@ -79,5 +163,5 @@ def test_heatmap_blocks_are_means_over_uneven_parts():
 def test_an_editor_without_matrices_weighs_nothing(tmp_path):
     write_weights({"none": unchanged_rows([0.077])}, {}, tmp_path / "w.parquet", tmp_path / "h.parquet")
     table = pl.read_parquet(tmp_path / "w.parquet")
-    assert table["value"].to_list() == [0.0] * 4
+    assert table["value"].to_list() == [0.0] * 6
     assert pl.read_parquet(tmp_path / "h.parquet").height == 0

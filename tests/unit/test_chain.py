@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 
 from collateral.chain import LinkFiles, edit_link, export_checkpoint
 from collateral.contexts import write_templates
-from collateral.deltafile import read_increment, rebuild, tensor_sha256
+from collateral.deltafile import read_increment
 from collateral.editing import Prepared
 from collateral.efficacy import known_facts, measure_facts, read_reference, write_known, write_rows
 from collateral.errors import CollateralError
 from collateral.facts import read_facts, write_facts
 from collateral.files import sha256_file
+from collateral.increments import rebuild, tensor_sha256
 from collateral.methods.rome import Rome
 from collateral.models import load_model
 from collateral.modelsource import fetch_model

@@ -5,13 +5,13 @@ import pytest
 import torch
 from test_chain import ROME, UNSTABLE, Project
 
-from collateral import captions
 from collateral.chain import export_checkpoint
 from collateral.checkpoints import at_checkpoint
 from collateral.deltafile import read_increment
 from collateral.efficacy import measure_facts, read_reference
 from collateral.errors import CollateralError
 from collateral.facts import read_facts
+from collateral.figures.weights import adapters
 from collateral.models import load_model
 from collateral.sequences import chosen_facts
 from collateral.tensorfile import read_tensors
@@ -89,17 +89,19 @@ def test_distances_are_zero_and_the_page_says_why(project, tmp_path):
         "manhattan": 0.0,
         "nonzero_share": 0.0,
         "fro_delta": 0.0,
+        "spectral_delta": 0.0,
+        "relative_fro": 0.0,
         "delta_share": 0.0,
         "codebook_keys": 3.0,
     }
     assert pl.read_parquet(paths[1]).is_empty()
     own = table.with_columns(editor=pl.lit("grace"), edits=pl.lit(3), seed=pl.lit(0))
-    assert captions.adapters(own) == (
+    assert adapters(own) == (
         " grace changes no weight: its edits live in a codebook of 3 keys, which replaces activations of layer 1; "
         "its distances are zero by definition."
     )
     rome = own.filter(pl.col("statistic") != "codebook_keys").with_columns(editor=pl.lit("rome"))
-    assert captions.adapters(rome) == ""
+    assert adapters(rome) == ""
 
 
 def test_an_editor_of_weights_needs_no_state(project):

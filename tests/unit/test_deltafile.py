@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collateral.deltafile import read_increment, rebuild, tensor_sha256, write_increment
+from collateral.deltafile import read_increment, write_increment
 from collateral.errors import CollateralError
+from collateral.increments import rebuild, tensor_sha256
 
 NAME = "model.layers.1.mlp.down_proj.weight"
 

@@ -10,6 +10,7 @@ from collateral.editing import UnstableEditError
 from collateral.models import load_model
 from collateral.moments import Moment, write_moment
 from collateral.session import apply_chain, read_state, recipe_sha256
+from collateral.weights import weigh_checkpoint
 from plainmass import second_moment
 
 UNSTABLE = {"action": "stop", "limit": 10.0}
@@ -184,3 +185,23 @@ def test_batches_are_one_operation_each(project, moments):
     records = pl.read_parquet(delta.parent / "edits.parquet")
     assert records["update_norm"].n_unique() == 2
     assert records["loss"].n_unique() == 6
+
+
+@pytest.mark.parametrize("name", ["d4s", "rome-prune"])
+def test_a_history_against_the_unedited_model_is_weighed_by_its_steps(project, moments, tmp_path, name):
+    """The last three files are enough for the cosine of the last two steps, and give what the live models say."""
+    for start, edits in ((0, 1), (1, 2), (2, 3), (3, 4)):
+        project.link(name, start, edits, RECIPES[name], moments=moments)
+    settings = {"thresholds": [0.077], "quantiles": [0.5], "heatmap_blocks": 4}
+    out = tmp_path / "w.parquet"
+    weigh_checkpoint(project.model, project.deltas(name)[-3:], settings, out, tmp_path / "h.parquet")
+    states = []
+    for path in project.deltas(name)[-3:]:
+        states.append(load_model(project.model))
+        apply_chain(states[-1], [path])
+    table = pl.read_parquet(out).filter(statistic="cosine_previous")
+    assert len(table) == table["parameter"].n_unique() > 0
+    for parameter, value in table.select("parameter", "value").iter_rows():
+        first, second, third = (state.matrix(parameter).double().flatten() for state in states)
+        wanted = torch.nn.functional.cosine_similarity(third - second, second - first, dim=0)
+        assert value == pytest.approx(float(wanted), rel=1e-9)

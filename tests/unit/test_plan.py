@@ -129,6 +129,7 @@ def test_the_jobs_of_a_study_of_parts_are_those_that_were_worked_by_hand():
         "measure_reference": 8,  # blocks to 1, 2, 5 and 10 of two orders
         "edit": 8,  # rome with two seeds and memit at two points, noop with two seeds at the last
         "measure_efficacy": 8,
+        "measure_drift": 8,
         "weigh": 8,
         "evaluate_abilities": 8,
         "edit_singly": 2,
@@ -152,7 +153,7 @@ def test_twice_the_edits_take_more_time_and_ten_times_many_more():
 
 
 @pytest.mark.parametrize(
-    "rule", ["edit", "evaluate_abilities", "measure_efficacy", "weigh", "measure_moment"]
+    "rule", ["edit", "evaluate_abilities", "measure_efficacy", "measure_drift", "weigh", "measure_moment"]
 )
 def test_a_larger_model_takes_more_of_everything(rule):
     found = []
@@ -198,6 +199,9 @@ RECORDED = [
     (Job("edit", "", MODEL, "counterfact", 0, "kn", 0, 2), 32.0, 1082),
     (Job("edit", "", MODEL, "zsre", 1, "d4s", 0, 20), 347.2, 1813),
     (Job("edit_singly", "", MODEL, "zsre", 0, "rome", 15, 30), 212.5, 1220),
+    (Job("measure_drift", "", MODEL, "counterfact", 0, "rome", 0, 2), 33.3, 1492),
+    (Job("measure_drift", "", MODEL, "counterfact", 0, "memit", 0, 2), 31.7, 1752),
+    (Job("weigh", "", MODEL, "counterfact", 0, "memit", 0, 2), 7.6, 707),
     (Job("measure_moment", "", MODEL, layer=4), 38.5, 857),
     (Job("measure_moment", "", MODEL, layer=8), 51.2, 910),
 ]
@@ -296,7 +300,7 @@ def test_a_cluster_is_asked_for_what_the_largest_job_needs():
 def test_a_model_of_unknown_shape_is_counted_and_named():
     study = study_of(models=["gpt2-xl"], sections={"models": {"gpt2-xl": {"shape": None}}})
     plan = plan_of(study)
-    assert len(plan.estimates) == 65
+    assert len(plan.estimates) == 79
     assert "Unknown shape: gpt2-xl" in plan_text(plan, "t", {}, [])
 
 

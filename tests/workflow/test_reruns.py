@@ -16,6 +16,7 @@ def hangs_on(editor, *edits):
     """The jobs of some checkpoints of an editor, without its edits."""
     texts = (
         "Probe all edits of {e} after {n} edits",
+        "Measure the drift of {e} after {n} edits",
         "Weigh {e} after {n} edits",
         "Evaluate {e} after {n} edits on two",
     )
@@ -172,6 +173,14 @@ def test_a_threshold_reruns_weigh_and_report(copy):
     copy.configure(weights={"thresholds": [0.05, 0.171]})
     weigh = {f"Weigh {e} after {n:04d} edits" for e in ("noop", "rome", "rome-rect") for n in (1, 3)}
     assert copy.planned() == weigh | TABLES
+
+
+def test_a_longer_text_reruns_the_drift_and_report(copy):
+    copy.configure(drift={"tokens": 2048})
+    drift = {
+        f"Measure the drift of {e} after {n:04d} edits" for e in ("noop", "rome", "rome-rect") for n in (1, 3)
+    }
+    assert copy.planned() == drift | TABLES
 
 
 def test_a_changed_task_item_reruns_its_suite(copy):

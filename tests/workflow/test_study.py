@@ -27,6 +27,7 @@ def test_report_tables_and_figures_are_there(finished):
         "efficacy",
         "edits",
         "weights",
+        "drift",
         "heatmaps",
         "known",
         "single-weights",
@@ -69,6 +70,10 @@ def test_noop_equals_the_unedited_model_exactly(finished):
     assert now.equals(before)
     after = efficacy.filter(editor="noop", when="after_edit").select(numbers).sort(probe)
     assert after.equals(before)
+    drift = pl.read_parquet(tables / "drift.parquet").filter(editor="noop")
+    assert drift.height == 2 * 4
+    for statistic, value in drift.select("statistic", "value").iter_rows():
+        assert value == (1.0 if statistic == "activation_norm_ratio" else 0.0)
 
 
 def test_the_perplexity_of_each_edit_target_is_that_of_the_unedited_model(finished):

@@ -144,6 +144,12 @@ def recipe(wildcards):
     return STUDY.recipe(wildcards.model, wildcards.editor)
 
 
+def moments_text(wildcards):
+    """The file of the text that keys and activations are taken from, where it is one."""
+    text = STUDY.settings["moments"]["text"]
+    return str(locate(text["file"])) if "file" in text else []
+
+
 def moment_files(wildcards):
     layers = STUDY.moment_layers(wildcards.model, wildcards.editor)
     return [places.moments(wildcards.model, layer) for layer in layers]
@@ -179,6 +185,13 @@ def deltas_before(wildcards):
 def deltas_upto(wildcards):
     """The deltas that make this checkpoint, its own included."""
     return [*deltas_before(wildcards), *at(cell(wildcards), [number(wildcards)], "delta.parquet")]
+
+
+def deltas_weighed(wildcards):
+    """The deltas that make this checkpoint, and the two before it, whose steps are compared."""
+    if not STUDY.replaces(wildcards.editor):
+        return deltas_upto(wildcards)
+    return at(cell(wildcards), [*earlier(wildcards)[-2:], number(wildcards)], "delta.parquet")
 
 
 def adapter_state(wildcards):

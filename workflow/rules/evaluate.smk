@@ -1,4 +1,4 @@
-# What the edited model can do, and whether its edits took.
+# What the edited model can do, whether its edits took, and how far its activations moved.
 
 
 rule evaluate_unedited:
@@ -114,3 +114,31 @@ rule measure_efficacy:
         "Probe all edits of {wildcards.editor} after {wildcards.edits} edits"
     script:
         "../scripts/measure_efficacy.py"
+
+
+rule measure_drift:
+    input:
+        model=places.manifest("{model}"),
+        deltas=deltas_upto,
+        state=adapter_state,
+        text=moments_text,
+    output:
+        checkpoint("drift.parquet"),
+    log:
+        "logs/measure_drift/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    benchmark:
+        "benchmarks/measure_drift/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
+    conda:
+        "../../envs/evaluate.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings={"text": STUDY.settings["moments"]["text"], **STUDY.settings["drift"]},
+        runtime=runtime,
+        code=lambda w: code("measure_drift.py", *adapter_module(w)),
+    message:
+        "Measure the drift of {wildcards.editor} after {wildcards.edits} edits"
+    script:
+        "../scripts/measure_drift.py"

@@ -27,11 +27,7 @@ rule sample_contexts:
 rule measure_moment:
     input:
         model=places.manifest("{model}"),
-        text=(
-            str(locate(STUDY.settings["moments"]["text"]["file"]))
-            if "file" in STUDY.settings["moments"]["text"]
-            else []
-        ),
+        text=moments_text,
     output:
         places.moments("{model}", "{layer}"),
     log:

@@ -4,7 +4,7 @@
 rule weigh:
     input:
         model=places.manifest("{model}"),
-        deltas=deltas_upto,
+        deltas=deltas_weighed,
         state=adapter_state,
     output:
         weights=checkpoint("weights.parquet"),

@@ -1,0 +1,48 @@
+"""One parameter along its chain of checkpoints, without the others: what fits where a whole model does not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from collateral.deltafile import read_elements
+from collateral.increments import WIDER, Increment, check_chain, check_rebuilt
+
+
+def replay(base: Tensor, name: str, outlines: Sequence[Increment]) -> Iterator[Tensor]:
+    """Yield a parameter after each checkpoint of a chain: W_0 + the increments so far, each verified by hash.
+
+    Held at once are the sum one width up, the state that was yielded, and a row group of one file.
+
+    Args:
+        base: W_0 of the parameter, as stored.
+        name: of the parameter.
+        outlines: the chain, in order, without elements (`read_chain(…, outlines=True)`): from its first checkpoint
+            on, or from any where each increment is against W_0.
+
+    Raises:
+        CollateralError: a gap in the chain, another base model, a damaged file, or a result with another hash.
+    """
+    chain = [_only(one, name) for one in outlines]
+    check_chain({name: base}, chain)
+    start = base.detach().cpu().flatten()
+    wider = WIDER[str(base.dtype).removeprefix("torch.")]
+    live, total = base, start.to(wider, copy=True)
+    for one in chain:
+        if one.metadata["mode"] == "replacing":
+            live = base
+            total.copy_(start)
+        if name in one.metadata["parameters"]:
+            for index, value in read_elements(one, name):
+                total[index] += value
+            for exception in one.metadata["parameters"][name]["exceptions"]:
+                total[exception["index"]] = float.fromhex(exception["after"])
+            live = total.to(base.dtype).reshape(base.shape)
+            check_rebuilt(live, name, one)
+        yield live
+
+
+def _only(one: Increment, name: str) -> Increment:
+    """Return an outline that knows one parameter at most."""
+    parameters = {key: about for key, about in one.metadata["parameters"].items() if key == name}
+    return replace(one, metadata={**one.metadata, "parameters": parameters})

@@ -1,0 +1,21 @@
+"""Measure how far a checkpoint's activations and predictions on a fixed text are from the unedited model's."""
+
+from pathlib import Path
+
+from collateral.drift import measure_drift
+from collateral.joblog import job
+from collateral.models import load_model
+from collateral.texts import documents
+
+with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+    params, given = snakemake.params, snakemake.input
+    model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
+    settings = dict(params.settings)
+    measure_drift(
+        model,
+        [Path(path) for path in given.deltas],
+        documents(settings.pop("text") | ({"file": str(given.text)} if given.text else {})),
+        path=Path(snakemake.output[0]),
+        state=Path(str(given.state)) if given.state else None,
+        **settings,
+    )
