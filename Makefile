@@ -14,11 +14,11 @@ SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--config
 NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
 AXE       := 4.14.1
-CODE      := src tests bench workflow/scripts workflow/plan.py workflow/report_now.py
+CODE      := src tests bench workflow/scripts workflow/plan.py workflow/report_now.py workflow/compare.py
 RULES     := Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help run plan test check fix bench bench-edit report clean
+.PHONY: help run plan test check fix bench bench-edit report compare clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ bench-edit: $(VENV)/.dev ## time the editors against plain baselines, and show w
 
 report: $(VENV)/.run ## draw the report again; of a study that is not finished, from what exists
 	@$(OFFLINE) $(BIN)/python workflow/report_now.py --cores $(CORES) $(NAMED)
+
+compare: $(VENV)/.run ## two results folders side by side: make compare A=results B=../other/results
+	@test -n "$(A)" && test -n "$(B)" || { echo "name two results folders: make compare A=… B=…"; exit 1; }
+	@$(BIN)/python workflow/compare.py "$(A)" "$(B)"
 
 clean:    ## delete results, logs and benchmarks; resources/ (downloads) and ./.venv stay
 	rm -rf results logs benchmarks .snakemake

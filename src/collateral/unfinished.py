@@ -21,10 +21,13 @@ _TABLES = {
     "reference": "efficacy",
     "edits": "edits",
     "weights": "weights",
+    "drift": "drift",
     "heatmaps": "heatmaps",
     "singles": "single-weights",
 }
 _COLUMNS = {"known": {"fact_id", "known"}, "facts": {"fact_id", "question_type", "case_id"}}
+CHECKED = ("abilities", *_TABLES, *_COLUMNS)
+"""Kinds of results whose files can be told to be whole and of this version."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """The tidy tables: their columns are those that are described, and what jobs cost is read as far as it is there."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
-from collateral import comparisons, horizons, normalised, predictors, retention, tradeoffs
+from collateral import comparisons, horizons, normalised, predictors, results, retention, tradeoffs
 from collateral.abilities import ITEM_SCHEMA
 from collateral.collapse import COLLAPSE_SCHEMA
 from collateral.costs import costs
@@ -14,15 +16,14 @@ from collateral.files import write_text
 from collateral.gathering import editor_table, gathered, write_tables
 from collateral.inference import Terms
 from collateral.session import RECORD_SCHEMA
+from collateral.studyconfig import read_study
 from collateral.tables import KEY
 from collateral.tableschemas import INFERRED, MEASURED, TABLES, conformed, flat
 from collateral.weights import HEATMAP_SCHEMA
 from collateral.weights import SCHEMA as WEIGHTS_SCHEMA
 
-KINDS = (
-    *("abilities", "samples", "efficacy", "after_edit", "reference", "edits", "weights", "heatmaps"),
-    *("singles", "known", "facts"),
-)
+ROOT = Path(__file__).parents[2]
+KINDS = tuple(results.gathered(read_study(ROOT, None, [])))
 COLLAPSING = {"perplexity_ratio": 10, "one_answer": 0.95}
 CHAIN = "results/edited/m/d/seed-0/rome"
 

@@ -4,15 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from collateral import results
 from collateral.files import write_text
 from collateral.jobs import Job, outputs
-from collateral.unfinished import missing, sifted
+from collateral.studyconfig import read_study
+from collateral.unfinished import CHECKED, missing, sifted
 
 ROOT = Path(__file__).parents[2]
-KINDS = (
-    *("abilities", "samples", "efficacy", "after_edit", "reference", "edits", "weights", "heatmaps"),
-    *("singles", "known", "facts"),
-)
+KINDS = tuple(results.gathered(read_study(ROOT, None, [])))
 
 
 def test_a_study_that_has_not_begun_has_a_page_that_says_so(tmp_path):
@@ -73,3 +72,7 @@ def test_a_score_without_its_items_does_not_count(tmp_path, monkeypatch):
     expected = {**{kind: [] for kind in KINDS}, "abilities": [path]}
     assert sifted(expected).paths["abilities"] == []
     assert sifted(expected).broken == {}
+
+
+def test_each_kind_of_result_is_checked_before_it_is_taken():
+    assert set(KINDS) == set(CHECKED)
