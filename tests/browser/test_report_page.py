@@ -348,5 +348,5 @@ def test_a_hundred_thousand_result_rows_make_a_page_that_opens_at_once(tab, tmp_
     tab.open(write(tmp_path, report) / "edits.html")  # once to fill the browser's caches
     seconds = tab.open(tmp_path / "edits.html")
     assert tab.value(f"{figure('efficacy')}.querySelectorAll('{POINTS}').length") <= 9 * 100
-    assert seconds < 15  # measured: about 1 second on two idle cores; a slow machine may take longer
+    assert seconds < 15  # measured: 0.5 to 1 second on a busy machine of two cores
     assert tab.console == []
