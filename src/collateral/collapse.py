@@ -75,7 +75,7 @@ def _perplexity(edited: pl.DataFrame, before: pl.DataFrame, ratio: float) -> pl.
             "{} of {} is {} times the unedited model's",
             "metric",
             "task",
-            (pl.col("value") / pl.col("unedited_value")).round_sig_figs(3),
+            (pl.col("value") / pl.col("unedited_value")).map_elements(lambda own: f"{own:.3g}", pl.String),
         )
     )
 

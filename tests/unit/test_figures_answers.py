@@ -109,7 +109,7 @@ def test_verdicts_without_an_estimate_are_their_mark():
 def test_abilities_of_one_name_are_told_apart_by_task():
     both = pl.concat([given.comparisons(), given.comparisons().with_columns(task=pl.col("task") + "-again")])
     names = set(verdicts.verdict_points({"comparisons": both})["column"])
-    assert "sentiment (sst2 acc)" in names
+    assert "sentiment (sst2)" in names
     assert "sentiment (sst2-again acc)" in names
 
 

@@ -10,7 +10,7 @@ from collateral.figures.figure import Figure
 from collateral.figures.rows import Tables, checkpoints, editors, last, named, no_rows, placed
 from collateral.panels import figure, inline_values
 
-MOST = 4800  # blocks of one chart
+MOST = 2400  # blocks of one chart
 CHECKPOINTS = 4  # of one editor, as the paper's figure has
 
 

@@ -27,18 +27,21 @@ ABILITY_WIDTH, EDITOR_HEIGHT = 92, 27
 def verdict_points(tables: Tables) -> pl.DataFrame:
     """Return the rows of the comparisons at each editor's last checkpoint, with the words of their cells.
 
-    column: the ability, with its task where several tasks measure it. words: the verdict's mark and the estimate, in
+    column: the ability, with its task, its metric, or both where it is measured in several ways. words: the verdict's mark and the estimate, in
     percentage points for shares and as a ratio for perplexities.
     """
     comparisons = named(tables, "comparisons")
     if comparisons.is_empty():
         return pl.DataFrame()
     final = own_last(comparisons)
-    several = final.select("ability", "suite", "task", "metric").unique()
-    doubled = several.group_by("ability").len().filter(pl.col("len") > 1)["ability"]
+    tasks, metrics = (pl.col(name).n_unique().over("ability") for name in ("task", "metric"))
     column = (
-        pl.when(pl.col("ability").is_in(doubled.to_list()))
+        pl.when((tasks > 1) & (metrics > 1))
         .then(pl.format("{} ({} {})", "ability", "task", "metric"))
+        .when(tasks > 1)
+        .then(pl.format("{} ({})", "ability", "task"))
+        .when(metrics > 1)
+        .then(pl.format("{} ({})", "ability", "metric"))
         .otherwise(pl.col("ability"))
     )
     shown = final.with_columns(column=column)
@@ -95,7 +98,7 @@ def verdicts_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
         alt.Tooltip("seeds:Q"),
     ]
     plot = Plot("verdicts", rows, "", tooltip=tooltip)
-    top = alt.Axis(orient="top", labelAngle=-30, ticks=False, domain=False, labelLimit=150, labelPadding=6)
+    top = alt.Axis(orient="top", labelAngle=-30, ticks=False, domain=False, labelLimit=230, labelPadding=6)
     chart = cells(
         plot,
         alt.X("column:N", sort=columns, title=None, axis=top),
