@@ -13,6 +13,7 @@ OFFLINE   := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$(if $(STUDY),0,1)}
 SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(CONFIG),--config $(CONFIG))
 NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
+AXE       := 4.14.1
 CODE      := src tests bench workflow/scripts workflow/plan.py workflow/report_now.py workflow/compare.py
 RULES     := Snakefile workflow/rules
 
@@ -29,7 +30,7 @@ run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STU
 plan: $(VENV)/.run  ## what a study costs before it is started: make plan STUDY=laptop CONFIG="mirror=…"
 	@$(BIN)/python workflow/plan.py $(NAMED)
 
-test: $(VENV)/.dev  ## install what tests need, then run them all
+test: $(VENV)/.dev $(VENV)/.axe  ## install what tests need, then run them all
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: $(VENV)/.dev ## format, lint and types, without changing a file
@@ -77,3 +78,9 @@ $(VENV)/.run: requirements.lock pyproject.toml
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 	@$(PIP) --requirement requirements-dev.lock
 	@touch $@
+
+# axe-core checks the report's accessibility in the browser tests; without it they say why they skip
+$(VENV)/.axe: Makefile | $(VENV)/.run
+	@if ! command -v npm >/dev/null; then echo "no npm: tests of accessibility will be skipped"; \
+	elif npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --loglevel=error axe-core@$(AXE); \
+	then touch $@; else echo "axe-core could not be fetched: tests of accessibility will be skipped"; fi

@@ -14,7 +14,8 @@
 #     efficacy.parquet  drift.parquet  weights.parquet  heatmap.parquet  abilities/{suite}.json  abilities/{suite}.items.parquet
 # results/edited/…/{editor}/singles-{edits}/                   edits from W_0, one at a time: edits, after-edit, single-weights
 # results/tables/*.parquet *.csv                               one row a number, with its full key: docs/tables.md
-# results/report/index.html                                    the report; figures/ holds CSV and SVG
+# results/report/{index,abilities,edits,weights,cost}.html     the report; run.json: what it was made from
+# results/figures/{page}/{figure}.{csv,svg,png}                 its figures, at the size of a paper's column
 
 
 configfile: "config/config.yaml"

@@ -89,8 +89,7 @@ def write_partial(
     paths = [PARTIAL / f"tables/{name}.parquet" for name in tables]
     sources = [places.manifest(model) for model in study.names("models")] + results.sequences(study)
     hashed = {str(path): path for path in [*map(Path, sources), *paths] if path.is_file()}
-    page = PARTIAL / "report/index.html"
-    write_report(paths, hashed, study.settings, page, page.parent / "figures", left)
+    write_report(paths, hashed, study.settings, PARTIAL / "report", PARTIAL / "figures", left)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from collateral.figures.words import number
-from collateral.pagestyle import STYLE
+from collateral.pageassets import style
 from collateral.pagetables import escaped, header, table, text
 
 MOST = 300  # rows of a table on the page; the files hold all
@@ -58,7 +58,7 @@ def render(found: Mapping[str, pl.DataFrame], a: str, b: str, recorded: bool) ->
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f'<title>{title}</title><style>{STYLE}</style></head><body><div class="frame">'
+        f'<title>{title}</title><style>{style()}</style></head><body><div class="frame">'
         f'<nav class="side" aria-label="Sections"><ol>{links}</ol></nav><main>'
         f"<header><h1>{title}</h1><p>A: <code>{text(a)}</code><br>B: <code>{text(b)}</code></p>"
         f'<p class="lead">{escaped(summary(found))}</p></header>{"".join(parts)}'

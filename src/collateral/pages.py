@@ -1,38 +1,36 @@
-"""Tables and charts → one self-contained HTML page: escaped, offline, one copy of the chart library."""
+"""Tables and drawings → the pages of the report: a summary, and one page for each family of figures."""
 
-import base64
-import hashlib
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import altair as alt
 import polars as pl
-import vl_convert
 
-from collateral import pagemissing, pagetables
-from collateral.errors import CollateralError
+from collateral import pagechains, pagefindings, pagemissing, pageparts, pagetables, pageverdicts
+from collateral.drawings import Drawing, drawings
 from collateral.figures import rows, words
-from collateral.figures.abilities import abilities_finding
-from collateral.figures.edits import efficacy_finding
-from collateral.figures.registry import FIGURES, Figure, instances
+from collateral.figures.registry import FIGURES
 from collateral.figures.rows import Tables
-from collateral.pagestyle import SCRIPT, STYLE
+from collateral.pageparts import Page, Section, Studies, label
 from collateral.pagetables import escaped, text
 
-SECTIONS = {
-    "summary": "Summary",
-    "reading": "How to read this page",
-    "abilities": "Abilities",
-    "efficacy": "Efficacy",
-    "weights": "Weights",
-    "norms": "L1 norms",
-    "heatmaps": "Heat maps",
-    "edits": "Facts edited",
-    "known": "What was known",
-    "provenance": "Provenance",
+INDEX = "index"
+FAMILIES = {
+    "abilities": (
+        "Abilities",
+        "What happened to abilities that have nothing to do with the edits",
+        "Every ability is scored before editing and again at each checkpoint, on the same items.",
+    ),
+    "edits": (
+        "Edits",
+        "Did the edits take, and did they stay?",
+        "Each edited fact is asked for again: as edited, in other words, and beside facts that should not change.",
+    ),
+    "weights": (
+        "Weights",
+        "How far the weights moved, and where",
+        "The edited weights are compared with the unedited ones, element by element and as matrices.",
+    ),
+    "cost": ("Cost", "What the study cost", "Time, memory and bytes of its jobs, as they were recorded."),
 }
 READING = {
     "Editor": "a named recipe: an editing method, its hyperparameters and its regulariser.",
@@ -43,202 +41,184 @@ READING = {
     "Teacher-forced, probability, generation": "share of the answer's tokens that are the most likely ones when "
     "the right ones precede them; share of probes where the answer is more probable than its rival; share of "
     "freely generated texts that state it. The last is the strictest.",
-    "Error bars": "±1 standard error: over the items of a task, over probes clustered by fact, over seeds.",
-    "At chance before editing": "the unedited score - 2 standard errors does not exceed guessing, so that the "
-    "task cannot show harm, whatever its line does.",
+    "At chance before editing": "the unedited model is not shown to do better than guessing, so that the task cannot "
+    "show harm, whatever its line does.",
     "δ and Manhattan distance": "δ = |ΔW| / |W| of one weight; the Manhattan distance is Σ |ΔW|.",
-    "The charts": "click an editor in a legend to isolate it, shift-click to add one, click beside it to undo; "
-    "hover over a point for its numbers. Points of one checkpoint stand slightly apart, so that all bars are seen. "
-    "Each chart has a data table, a CSV and an SVG below it.",
+    "The charts": "click an editor in a legend to see it alone in all charts of a page, shift-click to add one, "
+    "click beside it or press Escape to undo. Drag over the edits of a panel to dim the other checkpoints in all of "
+    "them. Hover over a point for its numbers; click it to find its row in the table below. The controls above do "
+    "the same from the keyboard. Points of one checkpoint stand slightly apart, so that all bars are seen.",
 }
 
 
-def figure_charts(tables: Tables) -> dict[str, alt.ConcatChart]:
-    """Return the chart of each figure that has data; the file name of each is its key."""
+# The tables of a page that no figure draws: anchor, title, table, its HTML.
+TABLES: dict[str, tuple[tuple[str, str, str, Callable[[pl.DataFrame], str]], ...]] = {
+    "edits": (
+        ("facts", "Facts edited", "edits", pagetables.edits),
+        ("known", "What was known", "known", pagetables.known),
+    ),
+    "weights": (("distances", "Distance and δ", "weights", pagetables.distances),),
+}
+
+
+def render(
+    tables: Tables,
+    run: Mapping[str, Any],
+    figures_href: str = "../figures",
+    drawn: Sequence[Drawing] | None = None,
+) -> dict[str, str]:
+    """Return the pages of the report by file name; each is one HTML document that needs no network.
+
+    Args:
+        tables: the tidy tables by name; a missing one counts as empty.
+        run: settings, versions, hashes, machine.
+        figures_href: folder of the figures' files, relative to the pages.
+        drawn: the figures of the tables, where they are drawn already.
+    """
+    drawn = drawings(tables) if drawn is None else drawn
     tables = rows.legible(tables)
+    studies = rows.studies(tables)
+    pages = [
+        _index(tables, run, drawn, studies, figures_href),
+        *(_family(name, tables, drawn, studies, figures_href) for name in FAMILIES),
+    ]
+    scope, known = _scope(run, studies), pagefindings.abilities(tables)
     return {
-        name: figure.chart(own, rows.all_editors(tables)).properties(description=figure.caption(own))
-        for figure in FIGURES
-        for name, _, own in instances(tables, figure)
+        f"{page.name}.html": pageparts.document(page, pages, scope, _controls(page, studies, known))
+        for page in pages
     }
 
 
-def figure_csvs(tables: Tables) -> dict[str, pl.DataFrame]:
-    """Return the plotted points of each figure that has data; the file name of each is its key."""
-    tables = rows.legible(tables)
-    return {name: figure.points(own) for figure in FIGURES for name, _, own in instances(tables, figure)}
+def _controls(page: Page, studies: Studies, known: Sequence[str]) -> str:
+    told_apart = pageparts.panel_titles(page.drawn)
+    matrix = page.name == INDEX and any("data-ability" in section.body for section in page.sections)
+    return pageparts.controls(page.drawn, studies, [name for name in known if matrix or name in told_apart])
 
 
-def script_json(value: Any) -> str:
-    """Return JSON that can stand inside a script element: nothing in it can end the element or a line.
-
-    Raises:
-        CollateralError: a number is not finite, which JSON cannot hold.
-    """
-    try:
-        dumped = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII: U+2028, U+2029 go too
-    except ValueError:
-        raise CollateralError("a chart holds a number that is not finite; the figure must drop it") from None
-    return dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _scope(run: Mapping[str, Any], studies: Studies) -> str:
+    name = str(run.get("settings", {}).get("study", {}).get("title", ""))
+    scope = "; ".join(f"{model}, facts from {dataset}" for model, dataset in studies) or "no data yet"
+    return f"{name}: {scope}" if name else scope
 
 
-@cache
-def _library() -> str:
-    """Return the page's one script: Vega, Vega-Lite, Vega-Embed and what draws the figures."""
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    script = str(vl_convert.javascript_bundle(SCRIPT, version))
-    if re.search(r"</script|<!--", script, flags=re.IGNORECASE):
-        raise CollateralError(
-            "the chart library holds text that ends a script element; use another vl-convert"
-        )
-    return script
-
-
-def _figure(name: str, figure: Figure, own: Tables, order: Sequence[str], href: str) -> str:
-    caption = figure.caption(own)
-    spec = figure.chart(own, order).to_dict()
-    key = spec.pop("title")["text"]  # in the page this is a line of its own that can wrap
-    spec.pop("$schema", None)
-    spec["background"] = "transparent"  # light and dark paper
-    spec["description"] = caption
-    files = f"{escaped(href)}/{escaped(name)}"
-    return (
-        f'<figure id="figure-{escaped(name)}" data-chart="{escaped(name)}">'
-        f'<div class="chart"><p class="key">{escaped(key)}</p>'
-        f'<div class="plot" role="img" aria-label="{escaped(caption)}"></div></div>'
-        f'<script type="application/json">{script_json(spec)}</script>'
-        f"<figcaption>{escaped(caption)}</figcaption>"
-        f'<p class="files"><a href="{files}.svg" download>Download the figure (SVG)</a>'
-        f'<a href="{files}.csv" download>Download its data (CSV)</a></p>'
-        f"<details><summary>Data table</summary>{pagetables.data_table(figure.points(own))}</details></figure>"
+def _index(
+    tables: Tables, run: Mapping[str, Any], drawn: Sequence[Drawing], studies: Studies, href: str
+) -> Page:
+    models = list(dict.fromkeys(model for model, _ in studies))
+    subject = words.joined(models) if len(models) in (1, 2) else "language models"
+    own = [one for one in drawn if one.figure.family == INDEX]
+    sections = [
+        Section("verdict", "Which editor harms which ability?", _verdict(tables, run, studies)),
+        Section("findings", "Findings", _findings(tables, studies)),
+        *_figure_sections(INDEX, drawn, studies, href),
+        Section("missing", "What is missing", _missing(tables, run, drawn)),
+        Section("reading", "How to read this report", _reading()),
+        Section("provenance", "Settings and provenance", pageparts.provenance(run)),
+    ]
+    opening = (
+        '<p class="lead">A language model can be made to state a new fact by changing a few of its weights. Edits '
+        "are made here one after another, and after each checkpoint it is asked: did the edits take, which abilities "
+        "that have nothing to do with them were harmed, how much of that a regulariser rescues, and which change of "
+        "the weights goes with it?</p>"
     )
+    title = f"What editing facts did to everything else in {subject}"
+    return Page(INDEX, "Summary", title, opening, own, [one for one in sections if one.body])
 
 
-def _figures(tables: Tables, name: str, href: str) -> str:
-    """Return the heading and the figure of every study, or what is missing."""
-    figure = next(figure for figure in FIGURES if figure.name == name)
-    parts = [f"<h3>{escaped(figure.title)}</h3>"]
-    found, order = instances(tables, figure), rows.all_editors(tables)
-    if not found:
-        parts.append(pagetables.missing(figure.tables[0], figure.maker))
-    for own_name, title, own in found:
-        parts.append(
-            (f"<h4>{text(title)}</h4>" if title else "") + _figure(own_name, figure, own, order, href)
+def _family(name: str, tables: Tables, drawn: Sequence[Drawing], studies: Studies, href: str) -> Page:
+    """Return the page of a family of figures; a figure without data says what would produce it."""
+    sections = _figure_sections(name, drawn, studies, href)
+    for anchor, title, table, make in TABLES.get(name, ()):
+        sections.append(Section(anchor, title, _table(tables, table, studies, make)))
+    if not sections:
+        sections = [Section("figures", "Figures", "<p>This version of the report draws none.</p>")]
+    short, title, lead = FAMILIES[name]
+    own = [one for one in drawn if one.figure.family == name]
+    return Page(name, short, title, f'<p class="lead">{escaped(lead)}</p>', own, sections)
+
+
+def _table(tables: Tables, name: str, studies: Studies, make: Callable[[pl.DataFrame], str]) -> str:
+    if tables.get(name, pl.DataFrame()).is_empty():
+        return make(pl.DataFrame())  # says once, not for every study, what is missing
+    return _by_study(tables, (name,), studies, lambda own: make(own[name]))
+
+
+def _figure_sections(family: str, drawn: Sequence[Drawing], studies: Studies, href: str) -> list[Section]:
+    own = [figure for figure in FIGURES if figure.family == family]
+    return [pageparts.figure_section(figure, drawn, studies, href) for figure in own]
+
+
+def _by_study(
+    tables: Tables, names: Sequence[str], studies: Studies, make: Callable[[dict[str, pl.DataFrame]], str]
+) -> str:
+    """Return what `make` says of every study, each under its model and data set where there are several."""
+    if not studies:
+        return make({name: pl.DataFrame() for name in names})
+    bodies = []
+    for pair in studies:
+        own = {name: rows.of_study(tables.get(name, pl.DataFrame()), *pair) for name in names}
+        body = make(own)
+        if body:
+            bodies.append(pageparts.of_study(body, label(pair) if len(studies) > 1 else "", studies))
+    return "".join(bodies)
+
+
+def _verdict(tables: Tables, run: Mapping[str, Any], studies: Studies) -> str:
+    order, settings = rows.all_editors(tables), run.get("settings", {})
+    methods = {name: str(own.get("method", "")) for name, own in settings.get("editors", {}).items()}
+    if "editors" in tables and not tables["editors"].is_empty():
+        methods |= dict(tables["editors"].select("editor", "method").iter_rows())
+    if tables.get("comparisons", pl.DataFrame()).is_empty():
+        return _by_study(
+            tables,
+            ("abilities", "efficacy", "ability-items"),
+            studies,
+            lambda own: (
+                pagetables.summary(own["abilities"], own["efficacy"]) + pagechains.control(own, methods)
+            ),
         )
-    return "".join(parts)
+
+    def of_one(own: dict[str, pl.DataFrame]) -> str:
+        return (
+            pageverdicts.matrix(own, order)
+            + pagechains.control(own, methods)
+            + pagechains.collapses(own)
+            + pagechains.horizons(own, order)
+        )
+
+    names = ("comparisons", "collapses", "efficacy", "ability-items", "horizons")
+    legend = pageverdicts.legend(settings.get("inference", {}))
+    return legend + _by_study(tables, names, studies, of_one)
 
 
-def _by_study(tables: Tables, names: tuple[str, ...], make: Callable[..., str]) -> str:
-    """Return a table of every study, each under its model and data set where there are several."""
-    pairs = rows.studies(tables)
-    if not pairs:
-        return make(*(pl.DataFrame() for _ in names))
-    parts = []
-    for model, dataset in pairs:
-        own = [rows.of_study(tables.get(name, pl.DataFrame()), model, dataset) for name in names]
-        parts.append((f"<h4>{text(f'{model} · {dataset}')}</h4>" if len(pairs) > 1 else "") + make(*own))
-    return "".join(parts)
+def _findings(tables: Tables, studies: Studies) -> str:
+    names = ("comparisons", "collapses", "tradeoffs", "editors", "predictors")
+
+    def listed(own: dict[str, pl.DataFrame]) -> str:
+        said = pagefindings.findings(own)
+        return f'<ul class="findings">{"".join(f"<li>{text(one)}</li>" for one in said)}</ul>' if said else ""
+
+    found = _by_study(tables, names, studies, listed)
+    return found or '<p class="missing">The paired comparisons that findings rest on are not there yet.</p>'
 
 
-def _findings(tables: Tables) -> str:
-    found = []
-    makers = {"efficacy": efficacy_finding, "abilities": abilities_finding}
-    for name, finding in makers.items():
-        figure = next(figure for figure in FIGURES if figure.name == name)
-        for _, title, own in instances(tables, figure):
-            found.append((f"{text(title)}: " if title else "") + escaped(finding(own)))
-    return f'<ul class="findings">{"".join(f"<li>{line}</li>" for line in found)}</ul>' if found else ""
+def _missing(tables: Tables, run: Mapping[str, Any], drawn: Sequence[Drawing]) -> str:
+    """Return the jobs of an unfinished study, and the figures that its data do not allow: what would produce each."""
+    jobs = pagemissing.missing(run["missing"]) if run.get("missing") else ""
+    there = {one.figure.name for one in drawn}
+    gaps = [
+        f'<li><a href="{figure.family}.html#{escaped(figure.name)}">{escaped(figure.title)}</a>: '
+        f"needs {escaped(figure.maker)}.</li>"
+        for figure in FIGURES
+        if figure.name not in there
+    ]
+    if tables.get("comparisons", pl.DataFrame()).is_empty():
+        gaps.insert(0, "<li><b>Verdicts</b>: need the paired comparison of edited and unedited models.</li>")
+    if not gaps:
+        return jobs or "<p>Nothing: the study has data for every figure of the report.</p>"
+    return f"{jobs}<ul>{''.join(gaps)}</ul>"
 
 
 def _reading() -> str:
     items = "".join(f"<dt>{escaped(term)}</dt><dd>{escaped(said)}</dd>" for term, said in READING.items())
     return f'<dl class="reading">{items}</dl>'
-
-
-def _provenance(run: Mapping[str, Any]) -> str:
-    """Return settings, versions, hashes and machine, folded, whatever of them the run info holds."""
-    parts = []
-    if run.get("settings"):
-        dumped = json.dumps(run["settings"], indent=2, ensure_ascii=False, default=str)
-        parts.append(
-            f'<details><summary>Settings</summary><pre tabindex="0" dir="ltr">{escaped(dumped)}</pre></details>'
-        )
-    for key, title, name, value in (
-        ("versions", "Versions", "Package", "Version"),
-        ("hashes", "Hashes of the files", "File", "sha256"),
-        ("machine", "Machine", "What", "Value"),
-    ):
-        if run.get(key):
-            folded = pagetables.record(run[key], name, value)
-            parts.append(f"<details><summary>{title}</summary>{folded}</details>")
-    if not parts:
-        return pagetables.missing("run info", "the report rule of the workflow")
-    return "<p>Every number above follows from these.</p>" + "".join(parts)
-
-
-def _title(tables: Tables) -> tuple[str, str]:
-    pairs = rows.studies(tables)
-    models = list(dict.fromkeys(model for model, _ in pairs))
-    scope = "; ".join(f"{model}, facts from {dataset}" for model, dataset in pairs) or "no data yet"
-    subject = words.joined(models) if len(models) in (1, 2) else "language models"
-    return f"What editing facts did to everything else in {subject}", scope
-
-
-def render(tables: Tables, run: Mapping[str, Any], figures_href: str = "figures") -> str:
-    """Return the whole report as one HTML document that needs no network.
-
-    Args:
-        tables: abilities, efficacy, weights, heatmaps, edits, known; a missing one counts as empty.
-        run: settings, versions, hashes, machine.
-        figures_href: folder of the CSV and SVG files, relative to the page.
-    """
-    tables = rows.legible(tables)
-    title, scope = _title(tables)
-    name = str(run.get("settings", {}).get("study", {}).get("title", ""))
-    scope = f"{name}: {scope}" if name else scope
-    sections = {
-        "summary": _by_study(tables, ("abilities", "efficacy"), pagetables.summary),
-        "reading": _reading(),
-        "abilities": _figures(tables, "abilities", figures_href),
-        "efficacy": _figures(tables, "efficacy", figures_href) + _figures(tables, "retention", figures_href),
-        "weights": _by_study(tables, ("weights",), pagetables.distances)
-        + _figures(tables, "shares", figures_href),
-        "norms": _figures(tables, "norms", figures_href),
-        "heatmaps": _figures(tables, "heatmaps", figures_href),
-        "edits": _by_study(tables, ("edits",), pagetables.edits),
-        "known": pagetables.known(tables.get("known", pl.DataFrame())),
-        "provenance": _provenance(run),
-    }
-    titles = SECTIONS
-    if run.get("missing"):
-        titles = {"missing": "What is missing", **SECTIONS}
-        sections["missing"] = pagemissing.missing(run["missing"])
-    links = "".join(f'<li><a href="#{name}">{label}</a></li>' for name, label in titles.items())
-    body = "".join(
-        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{label}</h2>'
-        f"{sections[name]}</section>"
-        for name, label in titles.items()
-    )
-    script = _library()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'"
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">'
-        f"<title>{escaped(title)}</title><style>{STYLE}</style></head><body>"
-        '<a class="skip" href="#summary">Skip to the summary</a><div class="frame">'
-        f'<nav class="side" aria-label="Sections"><ol>{links}</ol></nav><main>'
-        f'<header><p class="kicker">{text(scope)}</p><h1>{escaped(title)}</h1>'
-        '<p class="lead">A language model can be made to state a new fact by changing a few of its weights. '
-        "Edits are made here one after another, and after each checkpoint three things are asked: did the edits "
-        "take, what happened to abilities that have nothing to do with them, and how far did the weights move?"
-        f"</p>{_findings(tables)}</header>"
-        "<noscript><p>The charts need JavaScript; the tables, the CSV and the SVG files do not.</p></noscript>"
-        f"{body}<footer><p>Made by Collateral. This page is one file and loads nothing.</p></footer>"
-        f'</main></div><script type="module">{script}</script></body></html>\n'
-    )

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ def escaped(value: Any) -> str:
     return html.escape(plain, quote=True)
 
 
-def _cell(value: Any, column: str) -> str:
+def cell(value: Any, column: str) -> str:
+    """Return a table cell; `column` is "number" or "text"."""
     if value is None:
         return '<td class="number">–</td>' if column != "text" else "<td>–</td>"
     if isinstance(value, bool):
@@ -40,15 +42,29 @@ def _cell(value: Any, column: str) -> str:
     return f"<td>{text(value)}</td>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", kind: str = "") -> str:
-    """Return an HTML table of ready-made header and body cells, in a box that scrolls by itself."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", kind: str = "", label: str = ""
+) -> str:
+    """Return an HTML table of ready-made header and body cells, in a box that scrolls by itself.
+
+    Args:
+        head: header cells.
+        rows: body cells.
+        caption: ready-made HTML above the table.
+        kind: class of the box.
+        label: what it is called where it cannot be seen; the caption's first sentence by default.
+    """
     body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return _framed(head, body, caption, kind, label or caption.partition(". ")[0] or "Data")
+
+
+def _framed(head: Sequence[str], body: str, caption: str, kind: str, label: str) -> str:
     # The caption stands outside the box, so that it wraps where the table scrolls.
     title = f'<p class="caption">{caption}</p>' if caption else ""
-    label = caption.partition(". ")[0] or "Data"
+    named = escaped(html.unescape(re.sub("<[^>]*>", "", label)))
     return (
-        f'{title}<div class="scroll {kind}" tabindex="0" role="region" aria-label="{label}">'
-        f'<table aria-label="{label}"><thead><tr>{"".join(head)}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'{title}<div class="scroll {kind}" tabindex="0" role="group" aria-label="{named}">'
+        f"<table><thead><tr>{''.join(head)}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -57,16 +73,21 @@ def header(label: str, number: bool = False) -> str:
     return f'<th scope="col"{" class=number" if number else ""}>{label}</th>'
 
 
-def data_table(frame: pl.DataFrame, most: int = 200) -> str:
-    """Return the first `most` rows of a frame as a table, with a note where rows are left out."""
-    head = [header(escaped(name.replace("_", " ")), frame[name].dtype.is_numeric()) for name in frame.columns]
-    rows = [
-        [_cell(row[name], "number" if frame[name].dtype.is_numeric() else "text") for name in frame.columns]
-        for row in frame.head(most).to_dicts()
-    ]
-    rest = frame.height - most
-    note = f"The first {most} of {frame.height} rows; the CSV holds all." if rest > 0 else ""
-    return table(head, rows, note, "tall")
+def rows_table(frame: pl.DataFrame, name: str, most: int = 400) -> tuple[str, bool]:
+    """Return a frame as a table whose rows have anchors `{name}-row-{number}`, and whether it was cut at `most` rows.
+
+    The page's script fills a table that was cut from the chart's own data.
+    """
+    kinds = {column: "number" if frame[column].dtype.is_numeric() else "text" for column in frame.columns}
+    head = [header(escaped(column.replace("_", " ")), kind == "number") for column, kind in kinds.items()]
+    rows = "".join(
+        f'<tr id="{escaped(name)}-row-{number}">'
+        f"{''.join(cell(row[column], kind) for column, kind in kinds.items())}</tr>"
+        for number, row in enumerate(frame.head(most).iter_rows(named=True))
+    )
+    cut = frame.height > most
+    note = f"The first {most} of {frame.height} rows; the CSV holds all." if cut else ""
+    return _framed(head, rows, note, "tall", f"Data of {name}"), cut
 
 
 def _final(points: pl.DataFrame) -> dict[str, int]:
@@ -190,7 +211,7 @@ def distances(weights: pl.DataFrame) -> str:
         rows.append(
             [
                 f'<th scope="row">{text(row["editor"])}</th>',
-                _cell(row["edits"], "number"),
+                cell(row["edits"], "number"),
                 f'<td class="number">{row["value"]:,.1f}</td>',
                 *(
                     f'<td class="number">{"–" if value is None else f"{100 * value:.2f}"}</td>'
@@ -229,10 +250,10 @@ def edits(table_of_edits: pl.DataFrame, most: int = 200) -> str:
     for row in facts.head(most).to_dicts():
         prompt = row["prompt"].replace("{}", row["subject"], 1)
         rows.append(
-            [_cell(row["seed"], "number")] * several
-            + [_cell(row["position"], "number"), f'<td class="prompt">{text(prompt)}</td>']
+            [cell(row["seed"], "number")] * several
+            + [cell(row["position"], "number"), f'<td class="prompt">{text(prompt)}</td>']
             + [f"<td>{text(row['target_true'] or '–')}</td>", f"<td>{text(row['target_new'])}</td>"]
-            + [_cell(norm.get((row["seed"], row["position"], name)), "number") for name in names]
+            + [cell(norm.get((row["seed"], row["position"], name)), "number") for name in names]
         )
     note = (
         f" The first {most} of {facts.height}; the table of edits holds all." if facts.height > most else ""
@@ -254,8 +275,8 @@ def known(table_of_known: pl.DataFrame) -> str:
         [
             f'<th scope="row">{text(row["model"])}</th>',
             f"<td>{text(row['dataset'])}</td>",
-            _cell(row["facts"], "number"),
-            _cell(row["known"], "number"),
+            cell(row["facts"], "number"),
+            cell(row["known"], "number"),
             f'<td class="number">{words.percent(row["known"] / row["facts"] if row["facts"] else None)}</td>',
         ]
         for row in table_of_known.to_dicts()
@@ -265,13 +286,13 @@ def known(table_of_known: pl.DataFrame) -> str:
     return table([*head, header("Share", True)], rows, caption)
 
 
-def record(values: Mapping[str, Any], name: str, value: str) -> str:
+def record(values: Mapping[str, Any], name: str, value: str, label: str) -> str:
     """Return a mapping as a table of two columns."""
     rows = [
         [f'<th scope="row">{text(key)}</th>', f'<td class="hash">{text(entry)}</td>']
         for key, entry in values.items()
     ]
-    return table([header(escaped(name)), header(escaped(value))], rows)
+    return table([header(escaped(name)), header(escaped(value))], rows, label=label)
 
 
 def missing(what: str, maker: str) -> str:

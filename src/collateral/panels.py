@@ -16,13 +16,22 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 INK = "currentColor"  # follows the page's text colour, light, dark or printed; black in a file of its own
 WARNING = "#C2571A"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-SELECTION = "isolate"
+SELECTION = "isolate"  # editors clicked in a legend
+BRUSH = "brush"  # what is dragged over the edits in any panel …
+SPAN = (
+    "edits_span"  # … and what it says: [from, to] in edits, or null. The page gives both to all of its charts
+)
+SEED = "seed"  # of a figure with rows per seed: "all" (the mean over seeds) or one of them
 PANEL_WIDTH, PANEL_HEIGHT, COLUMNS = 262, 172, 3
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel of a figure: its rows (group, edits, value, …), its words and its reference rules."""
+    """One panel of a figure: its rows (group, edits, value, …), its words and its reference rules.
+
+    The bars are `low` to `high` where the rows have these columns, else `value` ± `stderr`. Rows with a column
+    `seed` are shown for one seed at a time, "all" to begin with: give `figure` the `seeds`.
+    """
 
     name: str
     rows: pl.DataFrame
@@ -42,7 +51,8 @@ def inline_values(frame: pl.DataFrame) -> alt.InlineData:
     finite = frame.with_columns(
         pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64).round_sig_figs(6))
     )
-    return alt.InlineData(values=finite.to_dicts())
+    # Altair copies lists deeply whenever it puts charts together, but not tuples.
+    return alt.InlineData(values=tuple(finite.to_dicts()))
 
 
 def _cycle(values: Sequence[Any], count: int) -> list[Any]:
@@ -56,9 +66,11 @@ def _is_wide(edits: Sequence[int]) -> bool:
 def _side_by_side(
     rows: pl.DataFrame, group: str, groups: Sequence[str], edits: Sequence[int]
 ) -> pl.DataFrame:
-    """Return the rows with `x`: edits, moved by about 3 pixels a group, so that no error bar hides another."""
+    """Return the rows with `x`: edits, moved by about 3 pixels a group, so that no bar hides another."""
     place = pl.col(group).replace_strict(dict(zip(groups, range(len(groups)), strict=True)))
-    share = (place - (len(groups) - 1) / 2) * min(3.0, 24 / len(groups)) / PANEL_WIDTH
+    # A single checkpoint, in the middle of two units, has the whole panel to itself.
+    step = min(3.0, 24 / len(groups)) if len(edits) > 1 else 2 * min(18.0, 200 / len(groups))
+    share = (place - (len(groups) - 1) / 2) * step / PANEL_WIDTH
     if _is_wide(edits):
         return rows.with_columns(x=pl.col("edits") * (share * math.log(edits[-1] / edits[0])).exp())
     return rows.with_columns(x=pl.col("edits") + share * max(edits[-1] - edits[0], 1))
@@ -98,6 +110,33 @@ def _rule(value: float, title: str, y: alt.Y, dash: Sequence[int], opacity: floa
     return rule
 
 
+def _with_bars(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with `low` and `high`: as they are, else one standard error about the value."""
+    if {"low", "high"} <= set(rows.columns):
+        return rows
+    error = pl.col("stderr").fill_null(0.0)
+    return rows.with_columns(low=pl.col("value") - error, high=pl.col("value") + error)
+
+
+def _tooltip(panel: Panel, rows: pl.DataFrame, group: str, legend_title: str) -> list[alt.Tooltip]:
+    """Return what a point says of itself: who, checkpoint, value, its bar, what the panel adds, seeds."""
+    kinds = [
+        alt.Tooltip(f"{group}:N", title=legend_title),
+        alt.Tooltip("edits:Q", title="checkpoint (edits)"),
+        alt.Tooltip("value:Q", format=".5~g"),
+        alt.Tooltip("low:Q", title="bar from", format=".4~g"),
+        alt.Tooltip("high:Q", title="bar to", format=".4~g"),
+        *panel.tooltip,
+    ]
+    told = {tooltip.shorthand for tooltip in kinds}
+    own = {"n": "n", "seeds": "seeds", SEED: "seed"}
+    return kinds + [
+        alt.Tooltip(f"{name}:N", title=title)
+        for name, title in own.items()
+        if name in rows.columns and not {f"{name}:N", f"{name}:Q"} & told
+    ]
+
+
 def draw(
     panel: Panel,
     group: str,
@@ -125,34 +164,31 @@ def draw(
     def scale(values: Sequence[Any]) -> alt.Scale:
         return alt.Scale(domain=list(groups), range=_cycle(values, len(groups)))
 
-    # `figure` declares the selection, once for all panels.
-    shade = alt.when(alt.selection_point(name=SELECTION)).then(alt.value(1)).otherwise(alt.value(0.1))
-    rows = _side_by_side(panel.rows, group, groups, edits).with_columns(
-        low=pl.col("value") - pl.col("stderr").fill_null(0.0),
-        high=pl.col("value") + pl.col("stderr").fill_null(0.0),
-    )
+    # `figure` declares the parameters, once for all panels.
+    isolated = alt.selection_point(name=SELECTION)
+    within = f"!{SPAN} || (datum.edits >= {SPAN}[0] && datum.edits <= {SPAN}[1])"
+    rows = _with_bars(_side_by_side(panel.rows, group, groups, edits))
     lines = alt.Chart(inline_values(rows)).encode(
         x=_x(edits),
         color=alt.Color(f"{group}:N", scale=scale(COLOURS), **named),
-        opacity=shade,
-        tooltip=[
-            alt.Tooltip(f"{group}:N", title=legend_title),
-            alt.Tooltip("edits:Q"),
-            alt.Tooltip("value:Q", format=".5~g"),
-            alt.Tooltip("stderr:Q", title="standard error", format=".3~g"),
-            *panel.tooltip,
-        ],
+        opacity=alt.when(isolated & within).then(alt.value(1)).otherwise(alt.value(0.1)),
+        tooltip=_tooltip(panel, rows, group, legend_title),
     )
+    if SEED in rows.columns:
+        lines = lines.transform_filter(f"datum.{SEED} == {SEED}")
     dash = alt.StrokeDash(f"{group}:N", scale=scale(DASHES), **named)
     shape = alt.Shape(f"{group}:N", scale=scale(SHAPES), **named)
+    whole = alt.when(isolated).then(alt.value(1)).otherwise(alt.value(0.1))  # a line has no single checkpoint
     layers: list[alt.Chart] = []
     if panel.chance is not None:
         layers.append(_rule(panel.chance, "chance", y, (1, 3), 0.55))
     if panel.reference is not None:
         layers.append(_rule(panel.reference, "unedited", y, (1, 0), 0.6))
-    layers.append(lines.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q"), y2="high:Q"))
-    layers.append(lines.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash))
-    layers.append(lines.mark_point(size=46, filled=True).encode(y=y, shape=shape).properties(name=panel.name))
+    # The first layer with a legend carries the selections: Vega-Lite takes from it whether the legend can be clicked.
+    bars = lines.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q"), y2="high:Q")
+    layers.append(bars.properties(name=panel.name))
+    layers.append(lines.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash, opacity=whole))
+    layers.append(lines.mark_point(size=46, filled=True).encode(y=y, shape=shape))
     title = alt.TitleParams(
         panel.title, subtitle=list(panel.subtitle), subtitleColor=WARNING if panel.warn else INK
     )
@@ -165,11 +201,13 @@ def figure(
     columns: int,
     group: str = "editor",
     axes: int = 74,
+    seeds: bool = False,
 ) -> alt.ConcatChart:
     """Return the panels side by side in the house style, with one sentence that explains the marks.
 
-    A click in the legend isolates one `group` in all panels. `axes` is the room in pixels that a panel takes
-    beside its plot; the page reads the whole width of a panel from the chart's `usermeta`.
+    A click in the legend isolates one `group` in all panels; dragging over the edits of any panel dims the points
+    of other checkpoints. `axes` is the room in pixels that a panel takes beside its plot; the page reads the whole
+    width of a panel from the chart's `usermeta`. `seeds`: the rows are per seed.
     """
     words: dict[str, Any] = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11}
     whole: alt.ConcatChart = (
@@ -213,9 +251,26 @@ def figure(
     layers = [layer for part in whole.concat for layer in getattr(part, "layer", ())]
     marks = [layer.name for layer in layers if layer.name is not alt.Undefined]
     if marks:
-        whole.params = [
-            alt.TopLevelSelectionParameter(
-                name=SELECTION, select={"type": "point", "fields": [group]}, bind="legend", views=marks
-            )
-        ]
+        whole.params = _parameters(group, marks, seeds)
     return whole
+
+
+def _parameters(group: str, views: Sequence[str], seeds: bool) -> list[Any]:
+    return [
+        alt.TopLevelSelectionParameter(
+            name=SELECTION, select={"type": "point", "fields": [group]}, bind="legend", views=list(views)
+        ),
+        # Without zoom: else a turn of the wheel over a brush would not move the page.
+        alt.TopLevelSelectionParameter(
+            name=BRUSH,
+            select={
+                "type": "interval",
+                "encodings": ["x"],
+                "zoom": False,
+                "mark": {"fill": "#8A8A8A", "fillOpacity": 0.18, "stroke": "#8A8A8A"},
+            },
+            views=list(views),
+        ),
+        alt.VariableParameter(name=SPAN, value=None),
+        *([alt.VariableParameter(name=SEED, value="all")] if seeds else []),
+    ]

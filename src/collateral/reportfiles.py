@@ -1,6 +1,7 @@
-"""The report folder: one page, and beside it the data and a drawing of every figure."""
+"""The report's files: its pages, what they were made from, and beside them every figure as CSV, SVG and PNG."""
 
 import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,29 +10,33 @@ from typing import Any
 import polars as pl
 
 from collateral import pages
-from collateral.files import sha256_file, whole_file, write_text
+from collateral.drawings import Drawing, drawings
+from collateral.files import sha256_file, whole_file, write_json, write_text
+from collateral.paper import svg_and_png
 from collateral.provenance import machine, versions
 from collateral.sequences import read_table
 
 log = logging.getLogger(__name__)
+RUN_FILE = "run.json"
 
 
 def write_report(
     table_paths: Sequence[Path],
     hashed: Mapping[str, Path],
     settings: Mapping[str, Any],
-    page: Path,
+    folder: Path,
     figures: Path,
     missing: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write the page, and per figure its CSV and SVG.
+    """Write the pages, and per figure its CSV, SVG, PNG and caption.
 
     Args:
         table_paths: the tidy tables; the stem of each is its name.
-        hashed: files whose sha256 the page shows, by the name to show.
+        hashed: files whose sha256 the report shows, by the name to show.
         settings: the whole config, defaults filled in.
-        page: written: the HTML document.
-        figures: folder, written: `{figure}.csv` and `{figure}.svg`.
+        folder: written: `index.html`, one page a family of figures, and `run.json` (settings, versions, hashes,
+            machine).
+        figures: folder beside `folder`, written: `{page}/{figure}.csv`, `.svg`, `.png`, `.rst`.
         missing: what an unfinished study lacks, as `unfinished.missing` gives it.
     """
     tables = {path.stem: read_table(path, "a result table", ()) for path in table_paths}
@@ -42,16 +47,29 @@ def write_report(
         "hashes": {name: sha256_file(path) for name, path in sorted(hashed.items())},
         "missing": list(missing),
     }
-    shutil.rmtree(figures, ignore_errors=True)
-    figures.mkdir(parents=True)
-    for name, table in pages.figure_csvs(tables).items():
-        with whole_file(figures / f"{name}.csv") as partial:
-            _flat(table).write_csv(partial)
-    for name, chart in pages.figure_charts(tables).items():
-        with whole_file(figures / f"{name}.svg") as partial:
-            chart.save(partial, format="svg")
-    write_text(page, pages.render(tables, run, figures.name))
-    log.info("the report is %s", page)
+    drawn = drawings(tables)
+    for own in (folder, figures):
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir(parents=True)
+    for one in drawn:
+        write_figure(one, figures / one.folder)
+    write_json(folder / RUN_FILE, run)
+    for name, page in pages.render(tables, run, f"../{figures.name}", drawn).items():
+        write_text(folder / name, page)
+    log.info("the report is %s", folder / "index.html")
+
+
+def write_figure(drawing: Drawing, folder: Path) -> None:
+    """Write what a figure plots as CSV, the figure as SVG and PNG, and its caption as reStructuredText."""
+    svg, png = svg_and_png(drawing.spec)
+    with whole_file(folder / f"{drawing.name}.csv") as partial:
+        _flat(drawing.points).write_csv(partial)
+    with whole_file(folder / f"{drawing.name}.png") as partial:
+        partial.write_bytes(png)
+    write_text(folder / f"{drawing.name}.svg", svg)
+    # One line, every mark escaped: Snakemake's own report includes it.
+    words = " ".join(drawing.caption.split())
+    write_text(folder / f"{drawing.name}.rst", re.sub(r"([\\*`|_:.<>\[\]#+=~^\"'-])", r"\\\1", words) + "\n")
 
 
 def _flat(table: pl.DataFrame) -> pl.DataFrame:

@@ -302,7 +302,8 @@ def test_reading_a_study_imports_no_torch():
     """Building the DAG takes well under a second because none of this loads torch."""
     import subprocess
 
-    rooms = "settings provenance taskfolders tables questions sources.formats downloads benchmarks.forms plantable"
+    rooms = "settings provenance taskfolders tables derived questions sources.formats downloads"
+    rooms += " benchmarks.forms plantable"
     code = (
         f"import sys, {', '.join(f'collateral.{room}' for room in rooms.split())};"
         "print([m for m in ('torch', 'transformers', 'lm_eval', 'datasets') if m in sys.modules])"

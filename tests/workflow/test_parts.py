@@ -60,7 +60,7 @@ def test_a_study_of_single_edits_alone_has_a_report(copy):
     )
     done = copy.snakemake()
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
-    assert "rome-alone" in (copy.folder / "results/report/index.html").read_text()
+    assert "rome-alone" in (copy.folder / "results/report/edits.html").read_text()
 
 
 def test_a_data_set_comes_from_a_mirror_after_the_same_check(tmp_path, tiny_folder):

@@ -160,7 +160,14 @@ def test_an_inserted_checkpoint_reruns_itself_and_the_later_ones(copy):
 
 
 def test_a_chart_or_caption_reruns_the_report_only(copy):
-    copy.edit("src/collateral/pages.py", '"abilities": "Abilities"', '"abilities": "General abilities"')
+    copy.edit("src/collateral/pages.py", '"What the study cost"', '"What it cost"')
+    assert copy.planned() == REPORT
+
+
+@pytest.mark.parametrize("name", ["page.css", "page.js"])
+def test_the_look_of_a_page_reruns_the_report_only(copy, name):
+    path = copy.folder / "src/collateral" / name
+    path.write_text(path.read_text() + "\n/* another look */\n")
     assert copy.planned() == REPORT
 
 

@@ -18,7 +18,13 @@ def checkpoint(project, editor, edits):
 
 def test_report_tables_and_figures_are_there(finished):
     results = finished.folder / "results"
-    assert "Manhattan" in (results / "report/index.html").read_text()
+    report = {path.name for path in (results / "report").iterdir()} - {".snakemake_timestamp"}
+    pages = {f"{name}.html" for name in ("index", "abilities", "edits", "weights", "cost")}
+    assert report == pages | {"run.json"}
+    assert "Manhattan" in (results / "report/weights.html").read_text()
+    run = json.loads((results / "report/run.json").read_text())
+    assert set(run) == {"settings", "versions", "hashes", "machine"}
+    assert "results/tables/abilities.parquet" in run["hashes"]
     tables = {path.stem: pl.read_parquet(path) for path in (results / "tables").glob("*.parquet")}
     assert set(tables) == {
         "abilities",
@@ -43,8 +49,8 @@ def test_report_tables_and_figures_are_there(finished):
     points = set(tables["abilities"].select("editor", "edits").unique().rows())
     edited = {(editor, edits) for editor in ("noop", "rome", "rome-rect") for edits in (1, 3)}
     assert points == edited | {("unedited", 0)}
-    figures = {path.suffix for path in (results / "report/figures").glob("[a-z]*")}
-    assert figures == {".csv", ".svg"}
+    figures = {path.suffix for path in (results / "figures").glob("*/[a-z]*")}
+    assert figures == {".csv", ".svg", ".png", ".rst"}
 
 
 def test_noop_equals_the_unedited_model_exactly(finished):
@@ -126,7 +132,7 @@ def test_an_adapter_runs_to_the_report(copy):
     abilities = pl.read_parquet(tables / "abilities.parquet").filter(edits=3).sort("task", "metric")
     values = [abilities.filter(editor=editor)["value"].to_list() for editor in ("grace", "noop")]
     assert values[0] == pytest.approx(values[1], rel=1e-4)
-    page = (copy.folder / "results/report/index.html").read_text()
+    page = (copy.folder / "results/report/weights.html").read_text()
     assert "grace changes no weight: its edits live in a codebook of 3 keys" in page
     refused = copy.snakemake("--", "results/edited/tiny/embedded/seed-0/grace/edits-0003/exported")
     assert refused.returncode != 0
@@ -163,7 +169,10 @@ def test_snakemake_report(finished):
     done = finished.snakemake("--report", "snakemake.html")
     assert done.returncode == 0, done.stderr
     text = (finished.folder / "snakemake.html").read_text()
-    assert "Figures" in text
+    assert re.search(r'"category": ?"weights"|"weights": ?\{', text)
+    assert "heatmaps" in text
+    # the caption of a figure, from the data
+    assert "Where the weights change: mean |ΔW| of each block" in text.replace("\\u0394", "Δ")
 
 
 def test_lint_finds_nothing(finished):

@@ -9,7 +9,8 @@ from snakemake.exceptions import WorkflowError
 from collateral import places, results
 from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
-from collateral.provenance import fingerprint
+from collateral.files import sha256_file
+from collateral.provenance import PACKAGE, fingerprint
 from collateral.settings import load_study
 from collateral.study import Cell, reference_blocks
 from collateral.taskfolders import benchmarks_of, task_fingerprint

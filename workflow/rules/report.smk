@@ -56,11 +56,13 @@ rule report:
             caption="../report/page.rst",
             category="Report",
         ),
+        pages=expand("results/report/{page}.html", page=("abilities", "edits", "weights", "cost")),
+        run="results/report/run.json",
         figures=report(
-            directory("results/report/figures"),
-            patterns=["{figure}.svg"],
+            directory("results/figures"),
+            patterns=["{family}/{figure}.svg"],
             caption="../report/figure.rst",
-            category="Figures",
+            category="{family}",
             labels={"figure": "{figure}"},
         ),
     log:
@@ -70,6 +72,7 @@ rule report:
     params:
         settings=STUDY.settings,
         code=code("report.py"),
+        look=[sha256_file(PACKAGE / name) for name in ("page.css", "page.js")],
     message:
         "Draw the report: {output.page}"
     script:

@@ -11,6 +11,6 @@ with job(snakemake.log[0]):
         [Path(path) for path in given.tables],
         {str(path): Path(path) for path in [*given.models, *given.sequences, *given.tables]},
         snakemake.params.settings,
-        Path(snakemake.output.page),
+        Path(snakemake.output.page).parent,
         Path(snakemake.output.figures),
     )

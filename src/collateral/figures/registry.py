@@ -10,6 +10,7 @@ from collateral.figures import (
     edits,
     heatmaps,
     horizons,
+    overview,
     predictors,
     questions,
     regularizers,
@@ -24,6 +25,7 @@ from collateral.figures.figure import Figure, instances
 __all__ = ["FIGURES", "Figure", "instances"]
 
 FIGURES: tuple[Figure, ...] = (
+    *overview.FIGURES,
     *verdicts.FIGURES,
     *horizons.FIGURES,
     *tradeoffs.FIGURES,
