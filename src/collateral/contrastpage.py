@@ -1,6 +1,6 @@
 """Two results folders side by side as one page: what they are, what only one has, and B - A where they agree."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,9 @@ from collateral.pagetables import escaped, header, table, text
 
 MOST = 300  # rows of a table on the page; the files hold all
 ROUNDING = 1e-9  # relative
+PAIRED = ("abilities", "probes")
+ALPHA = 0.05  # what the first sentence counts
+_COUNTED = {"abilities": "abilities", "probes": "measures of probes", "weights": "weight statistics"}
 SECTIONS = {
     "abilities": "Abilities, paired by item",
     "probes": "Edit success, paired by fact",
@@ -57,7 +60,7 @@ def render(found: Mapping[str, pl.DataFrame], a: str, b: str, recorded: bool) ->
         '<meta name="color-scheme" content="light dark">'
         f'<title>{title}</title><style>{style()}</style></head><body><div class="frame">'
         f'<nav class="side" aria-label="Sections"><ol>{links}</ol></nav><main>'
-        f'<header><p class="kicker">A: {text(a)}; B: {text(b)}</p><h1>{title}</h1>'
+        f"<header><h1>{title}</h1><p>A: <code>{text(a)}</code><br>B: <code>{text(b)}</code></p>"
         f'<p class="lead">{escaped(summary(found))}</p></header>{"".join(parts)}'
         "<footer><p>Made by Collateral. This page is one file and loads nothing.</p></footer></main></div></body>"
         "</html>\n"
@@ -67,26 +70,17 @@ def render(found: Mapping[str, pl.DataFrame], a: str, b: str, recorded: bool) ->
 def summary(found: Mapping[str, pl.DataFrame]) -> str:
     """Return in one sentence or two whether the folders differ."""
     paired = {name: len(found[name]) for name in ("abilities", "probes", "weights")}
-    compared = (
-        f"{paired['abilities']} abilities, {paired['probes']} measures of probes and {paired['weights']} weight "
-        "statistics that both have"
-    )
     differing = {name: len(differences(name, found[name])) for name in paired}
-    aside = [name for name in ("unpaired", "presence", "settings") if len(found[name])]
-    left = (
-        f" Not compared, or set differently: {', '.join(SECTIONS[name].lower() for name in aside)}."
-        if aside
-        else ""
-    )
+    aside = [SECTIONS[name].lower() for name in ("unpaired", "presence", "settings") if len(found[name])]
+    left = f" Listed apart: {'; '.join(aside)}." if aside else ""
     if not any(paired.values()):
         return "Nothing can be compared: the folders have no checkpoint with the same items in common." + left
     if not any(differing.values()):
-        return f"No difference beyond rounding in {compared}.{left}"
-    clear = sum(int((found[name]["p_holm"] < 0.05).sum()) for name in ("abilities", "probes"))
-    counts = ", ".join(f"{differing[name]} of {paired[name]} {name}" for name in paired)
-    return (
-        f"B differs from A in {counts}; after Holm's correction p < 0.05 in {clear} of the paired ones.{left}"
-    )
+        counts = ", ".join(f"{paired[name]} {said}" for name, said in _COUNTED.items())
+        return f"No difference beyond rounding in what both have: {counts}.{left}"
+    clear = sum(int((found[name]["p_holm"] < ALPHA).sum()) for name in PAIRED)
+    counts = ", ".join(f"{differing[name]} of {paired[name]} {said}" for name, said in _COUNTED.items())
+    return f"B differs from A in {counts}; after Holm's correction p < {ALPHA} in {clear} of the paired ones.{left}"
 
 
 def differences(name: str, rows: pl.DataFrame) -> pl.DataFrame:
@@ -113,34 +107,111 @@ def _nothing(name: str, found: Mapping[str, pl.DataFrame], recorded: bool) -> st
 
 def _table(name: str, rows: pl.DataFrame) -> str:
     shown = rows
-    if name in {"abilities", "probes"}:
-        shown = rows.sort(
-            [pl.col("p").fill_null(2), pl.col("estimate").abs()],
-            descending=[False, True],
-            maintain_order=True,
-        )
+    if name in PAIRED:
+        order = [pl.col("p").fill_null(2), pl.col("estimate").abs()]
+        shown = rows.sort(order, descending=[False, True], maintain_order=True)
     elif name == "weights":
-        shown = rows.sort(
-            pl.col("relative").abs().fill_null(float("inf")), descending=True, maintain_order=True
-        )
-    shown = shown.select(one for one in shown.columns if not shown[one].is_null().all())
-    head = [header(escaped(_word(one)), shown.schema[one].is_numeric()) for one in shown.columns]
-    body = [[_cell(value, one) for one, value in row.items()] for row in shown.head(MOST).to_dicts()]
+        size = pl.col("relative").abs().fill_null(float("inf"))
+        shown = rows.sort(size, descending=True, maintain_order=True)
+    columns = _columns(name, shown)
+    head = [header(escaped(said), is_number) for said, is_number in columns]
+    body = [_CELLS.get(name, _plain)(row) for row in shown.head(MOST).to_dicts()]
     cut = f" The first {MOST} of {len(rows)} rows; {name}.csv holds all." if len(rows) > MOST else ""
     return table(head, body, escaped(_SAID[name] + cut))
 
 
-def _word(column: str) -> str:
-    words = {"a": "A", "b": "B", "p_holm": "p (Holm)", "n": "items", "relative": "relative difference"}
-    return words.get(column, column.replace("_", " "))
+def _columns(name: str, rows: pl.DataFrame) -> list[tuple[str, bool]]:
+    """Return the titles of a table's columns, and whether they hold numbers."""
+    if name in PAIRED:
+        numbers = ("Items", "A", "B", "B - A", "Interval", "p", "p (Holm)", "Worse, better")
+        return [("Checkpoint", False), ("Measure", False), *((said, True) for said in numbers)]
+    if name == "weights":
+        return [
+            ("Checkpoint", False),
+            ("Statistic", False),
+            *((said, True) for said in ("A", "B", "Relative")),
+        ]
+    if name == "unpaired":
+        return [("Checkpoint", False), ("What", False), ("Reason", False)]
+    return [
+        ({"a": "A", "b": "B"}.get(one, one.replace("_", " ").capitalize()), False) for one in rows.columns
+    ]
 
 
-def _cell(value: Any, column: str) -> str:
-    if value is None:
-        return "<td>–</td>"
-    if isinstance(value, float):
-        shown = f"{value:+.3g}" if column in {"estimate", "low", "high", "relative"} else number(value)
-        return f'<td class="number">{escaped(shown.replace("-", "−"))}</td>'
-    if isinstance(value, int):
-        return f'<td class="number">{value}</td>'
-    return f"<td>{text(value)}</td>"
+def _paired(row: Mapping[str, Any]) -> list[str]:
+    if "task" in row:
+        measure = _noted(row["ability"], f"{row['task']}, {row['metric'].replace('_', ' ')}")
+    else:
+        measure = _noted(f"{row['kind']}, {row['when'].replace('_', ' ')}", row["measure"].replace("_", " "))
+    interval = None if row["low"] is None else f"{_signed(row['low'])} to {_signed(row['high'])}"
+    log_ratio = row.get("scale") == "log_ratio"
+    moved = None if row["worse"] is None else f"{row['worse']}, {row['better']}"
+    return [
+        _checkpoint(row),
+        measure,
+        _number(row["n"]),
+        _number(row["a"]),
+        _number(row["b"]),
+        _cell(_signed(row["estimate"]), note="ln(B / A)" if log_ratio else ""),
+        _cell(interval, note=row["interval"] or ""),
+        _cell(_small(row["p"]), note=row["test"] or ""),
+        _cell(_small(row["p_holm"])),
+        _cell(moved),
+    ]
+
+
+def _weighed(row: Mapping[str, Any]) -> list[str]:
+    threshold = "" if row["threshold"] is None else f" {row['threshold']:g}"
+    statistic = _noted(row["statistic"].replace("_", " ") + threshold, row["parameter"])
+    return [
+        _checkpoint(row),
+        statistic,
+        _number(row["a"]),
+        _number(row["b"]),
+        _cell(_signed(row["relative"])),
+    ]
+
+
+def _unpaired(row: Mapping[str, Any]) -> list[str]:
+    return [_checkpoint(row), f"<td>{text(row['what'])}</td>", f"<td>{text(row['reason'])}</td>"]
+
+
+def _plain(row: Mapping[str, Any]) -> list[str]:
+    return [f"<td>{text('–' if value is None else value)}</td>" for value in row.values()]
+
+
+_CELLS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "abilities": _paired,
+    "probes": _paired,
+    "weights": _weighed,
+    "unpaired": _unpaired,
+}
+
+
+def _checkpoint(row: Mapping[str, Any]) -> str:
+    seed = None if row["seed"] is None else f"seed {row['seed']}"
+    where = " · ".join(one for one in (row["model"], row["dataset"], seed) if one)
+    what = f"{row['editor']}, {row['edits']} edits" if row["edits"] else row["editor"]
+    return f'<th scope="row">{text(what)}<span class="note">{text(where)}</span></th>'
+
+
+def _noted(said: str, note: str) -> str:
+    return f'<td>{text(said)}<span class="note">{text(note)}</span></td>'
+
+
+def _cell(shown: str | None, note: str = "") -> str:
+    beside = f'<span class="note">{escaped(note)}</span>' if note else ""
+    return f'<td class="number">{"–" if shown is None else escaped(shown)}{beside}</td>'
+
+
+def _number(value: float | None) -> str:
+    return _cell(None if value is None else str(value) if isinstance(value, int) else number(value))
+
+
+def _signed(value: float | None) -> str | None:
+    """Return a difference with its sign; 0 without."""
+    return None if value is None else f"{value:+.3g}".replace("-", "−") if abs(value) > ROUNDING else "0"
+
+
+def _small(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2g}"

@@ -61,8 +61,9 @@ def test_equal_folders_have_no_difference(tmp_path):
     folders = [written(tmp_path / name, study(), run=run) for name in "ab"]
     done, page = compare(tmp_path, *folders)
     assert done.returncode == 0, done.stderr
-    said = "No difference beyond rounding in 4 abilities, 2 measures of probes and 1 weight statistics"
-    assert done.stdout.startswith(f"{said} that both have.\n")
+    counts = "4 abilities, 2 measures of probes, 1 weight statistics"
+    said = f"No difference beyond rounding in what both have: {counts}."
+    assert done.stdout.startswith(f"{said}\n")
     assert said in page
     assert "<script" not in page
     assert "://" not in page
@@ -87,7 +88,10 @@ def test_a_planted_difference_is_found_with_the_numbers_worked_by_hand(tmp_path)
     assert (forced["n"], forced["a"], forced["b"]) == (4, 0.625, 0.375)
     weights = pl.read_csv(tmp_path / "out/weights.csv")
     assert weights.select("a", "b", "relative").rows() == [(2.0, 1.5, -0.25)]
-    assert "B differs from A in 1 of 4 abilities, 2 of 2 probes, 1 of 1 weights" in done.stdout
+    assert (
+        "B differs from A in 1 of 4 abilities, 2 of 2 measures of probes, 1 of 1 weight statistics"
+        in done.stdout
+    )
     assert "−0.4" in page
 
 
