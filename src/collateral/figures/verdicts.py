@@ -27,8 +27,8 @@ ABILITY_WIDTH, EDITOR_HEIGHT = 92, 27
 def verdict_points(tables: Tables) -> pl.DataFrame:
     """Return the rows of the comparisons at each editor's last checkpoint, with the words of their cells.
 
-    column: the ability, with its task, its metric, or both where it is measured in several ways. words: the verdict's mark and the estimate, in
-    percentage points for shares and as a ratio for perplexities.
+    column: the ability, with its task, its metric, or both where it is measured in several ways. words: the verdict's
+    mark and the estimate, in percentage points for shares and as a ratio for perplexities.
     """
     comparisons = named(tables, "comparisons")
     if comparisons.is_empty():
