@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from collateral import pagechains, pagefindings, pagemissing, pageparts, pagetables, pageverdicts
+from collateral import pagechains, pagefindings, pagemissing, pagepapers, pageparts, pagetables, pageverdicts
 from collateral.drawings import Drawing, drawings
 from collateral.figures import rows, words
 from collateral.figures.registry import FIGURES
@@ -51,13 +51,23 @@ READING = {
 }
 
 
-# The tables of a page that no figure draws: anchor, title, table, its HTML.
-TABLES: dict[str, tuple[tuple[str, str, str, Callable[[pl.DataFrame], str]], ...]] = {
+def _of(name: str, make: Callable[[pl.DataFrame], str]) -> Callable[[Tables], str]:
+    """Return what `make` says of one table."""
+    return lambda own: make(own[name])
+
+
+# The tables of a page that no figure draws: anchor, title, the table that they are made of, their HTML.
+TABLES: dict[str, tuple[tuple[str, str, str, Callable[[Tables], str]], ...]] = {
+    "abilities": (("scores", "Abilities before and after, in numbers", "abilities", pagepapers.abilities),),
     "edits": (
-        ("facts", "Facts edited", "edits", pagetables.edits),
-        ("known", "What was known", "known", pagetables.known),
+        ("success-table", "Efficacy, paraphrase, specificity", "efficacy", pagepapers.success),
+        ("facts", "Facts edited", "edits", _of("edits", pagetables.edits)),
+        ("known", "What was known", "known", _of("known", pagetables.known)),
     ),
-    "weights": (("distances", "Distance and δ", "weights", pagetables.distances),),
+    "weights": (
+        ("distances", "Distance and δ", "weights", _of("weights", pagetables.distances)),
+        ("singles", "δ of single edits", "single-weights", pagepapers.singles),
+    ),
 }
 
 
@@ -137,10 +147,10 @@ def _family(name: str, tables: Tables, drawn: Sequence[Drawing], studies: Studie
     return Page(name, short, title, f'<p class="lead">{escaped(lead)}</p>', own, sections)
 
 
-def _table(tables: Tables, name: str, studies: Studies, make: Callable[[pl.DataFrame], str]) -> str:
+def _table(tables: Tables, name: str, studies: Studies, make: Callable[[Tables], str]) -> str:
     if tables.get(name, pl.DataFrame()).is_empty():
-        return make(pl.DataFrame())  # says once, not for every study, what is missing
-    return _by_study(tables, (name,), studies, lambda own: make(own[name]))
+        return make({name: pl.DataFrame()})  # says once, not for every study, what is missing
+    return _by_study(tables, (name,), studies, make)
 
 
 def _figure_sections(family: str, drawn: Sequence[Drawing], studies: Studies, href: str) -> list[Section]:
