@@ -8,6 +8,7 @@ import polars as pl
 
 from collateral import pageverdicts
 from collateral.figures import words
+from collateral.figures.predictors import predictors_finding
 from collateral.figures.rows import legible
 
 Tables = Mapping[str, pl.DataFrame]
@@ -107,22 +108,7 @@ def _rescues(tables: Tables) -> list[str]:
 
 
 def _predictor(tables: Tables) -> list[str]:
-    rows = _table(tables, "predictors")
-    if rows.is_empty():
-        return []
-    usable = rows.filter((pl.col("harm") == "mean") & pl.col("rho").is_finite()).to_dicts()
-    if not usable:
-        return []
-    best = max(usable, key=lambda row: abs(row["rho"]))
-    interval = (
-        ""
-        if best["low"] is None or best["high"] is None
-        else f" [{words.number(best['low'], 2)}, {words.number(best['high'], 2)}]"
-    )
-    return [
-        f"The change that goes with harm most closely is {best['statistic'].replace('_', ' ')}: Spearman's ρ = "
-        f"{words.number(best['rho'], 2)}{interval} over {best['points']} checkpoints of {best['chains']} chains."
-    ]
+    return [] if _table(tables, "predictors").is_empty() else [predictors_finding(tables)]
 
 
 def abilities(tables: Tables) -> Sequence[str]:

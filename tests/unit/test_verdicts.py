@@ -93,8 +93,8 @@ def test_findings_answer_who_harms_what_is_rescued_and_what_goes_with_it():
         "The model collapsed under rome at 5 edits.",
         "Of the regularised rome editors, rome-rect-40 keeps more: mean ability 0.80 against 0.20 for rome after 5 "
         "edits, with 100.0% against 80.0% of the edits stated.",
-        "The change that goes with harm most closely is manhattan: Spearman's ρ = 0.90 [0.40, 1.0] over 4 "
-        "checkpoints of 2 chains.",
+        "manhattan goes with harm most closely: ρ = 0.90 [0.40, 1.0] over 4 checkpoints of 2 chains; for 1 of 2 "
+        "statistics the interval leaves out zero.",
     ]
     assert pagefindings.findings({}) == []
 

@@ -83,25 +83,32 @@ def predictors_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
 
 def predictors_caption(tables: Tables) -> str:
     """Return the caption of the ranking of predictors."""
-    points = predictor_points(tables).filter((pl.col("harm") == MEAN) & pl.col("rho").is_not_nan())
-    rows = points.drop_nulls("rho").to_dicts()
-    finding = "No correlation can be computed."
-    if rows:
-        first = rows[0]
-        clear = [row for row in rows if row["scope"] == first["scope"] and _excludes_zero(row)]
-        among = sum(row["scope"] == first["scope"] for row in rows)
-        finding = (
-            f"{_plain(first['statistic'])} goes with harm most closely: ρ = {words.number(first['rho'], 2)}"
-            f"{words.interval(first['low'], first['high'], 2)} over {first['points']} checkpoints of "
-            f"{words.counted(first['chains'], 'chain')}; for {len(clear)} of {among} statistics the interval "
-            f"leaves "
-            "out zero."
-        )
     return (
         "How closely each statistic of the changed weights goes with the mean loss of ability, as Spearman's rank "
-        "correlation over checkpoints. Bars: bootstrap interval over chains, as the checkpoints of one chain are "
-        "not "
-        f"independent; not corrected for the number of statistics. {finding}"
+        "correlation over checkpoints. Bars: bootstrap interval over chains, as the checkpoints of one chain are not "
+        f"independent; not corrected for the number of statistics. {predictors_finding(tables)}"
+    )
+
+
+def predictors_finding(tables: Tables) -> str:
+    """Return one sentence: the statistic that goes with the mean harm most closely, of those with an interval.
+
+    Of this data set, where its chains are enough for intervals, else of all data sets together.
+    """
+    points = predictor_points(tables)
+    known = points.filter((pl.col("harm") == MEAN) & pl.col("low").is_not_null()) if len(points) else points
+    if known.is_empty():
+        return "The chains are too few to say which statistic goes with harm."
+    own = known.filter(pl.col("scope") == OWN)
+    rows = (known if own.is_empty() else own).to_dicts()
+    first = max(rows, key=lambda row: abs(row["rho"]))
+    clear = sum(map(_excludes_zero, rows))
+    where = "" if first["scope"] == OWN else f", {ALL}"
+    return (
+        f"{_plain(first['statistic'])} goes with harm most closely: ρ = {words.number(first['rho'], 2)}"
+        f"{words.interval(first['low'], first['high'], 2)} over {first['points']} checkpoints of "
+        f"{words.counted(first['chains'], 'chain')}{where}; for {clear} of {len(rows)} statistics the interval "
+        "leaves out zero."
     )
 
 
