@@ -46,7 +46,7 @@ class Paired:
     def effects(self) -> Numbers:
         """Return the effect under each seed."""
         ratios = self.after.sum(axis=1) / self.after_weight.sum(axis=1)
-        found: Numbers = self.sign * (ratios - self.before.sum() / self.before_weight.sum())
+        found: Numbers = self.sign * (ratios - self.before.sum() / self.before_weight.sum()) + 0.0  # no -0.0
         return found
 
     def influences(self) -> Numbers:
