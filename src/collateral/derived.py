@@ -14,9 +14,6 @@ from collateral.retention import retention
 from collateral.tableschemas import conformed
 from collateral.tradeoffs import areas, tradeoffs
 
-READ = ("abilities", "ability-items", "collapses", "drift", "editors", "efficacy", "objectives", "weights")
-"""Names of the tables that others are inferred from."""
-
 
 def derived(tables: Mapping[str, pl.DataFrame], terms: Terms) -> dict[str, pl.DataFrame]:
     """Return comparisons, normalised, horizons, retention, tradeoffs, areas and predictors.

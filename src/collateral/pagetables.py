@@ -73,7 +73,7 @@ def header(label: str, number: bool = False) -> str:
     return f'<th scope="col"{" class=number" if number else ""}>{label}</th>'
 
 
-def rows_table(frame: pl.DataFrame, name: str, most: int = 400) -> tuple[str, bool]:
+def rows_table(frame: pl.DataFrame, name: str, most: int = 200) -> tuple[str, bool]:
     """Return a frame as a table whose rows have anchors `{name}-row-{number}`, and whether it was cut at `most` rows.
 
     The page's script fills a table that was cut from the chart's own data.

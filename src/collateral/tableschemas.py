@@ -40,6 +40,10 @@ MEASURED = _tables(MEASURED_ROWS)
 INFERRED = _tables(INFERRED_ROWS)
 """What rule `infer` makes of them."""
 
+# Here and not beside what is made of them, so that planning imports no statistics.
+READ = ("abilities", "ability-items", "collapses", "drift", "editors", "efficacy", "objectives", "weights")
+"""Names of the tables that others are inferred from."""
+
 TABLES = MEASURED | INFERRED
 
 

@@ -249,7 +249,7 @@ def test_a_table_that_was_cut_is_filled_when_it_is_opened(tab, tmp_path):
     folder = write(tmp_path, pages.render({"heatmaps": many}, {}))
     tab.open(folder / "weights.html")
     rows = f"{figure('heatmaps')}.querySelectorAll('details.data tbody tr').length"
-    assert tab.value(rows) == 400
+    assert tab.value(rows) == 200
     tab.click(f"{figure('heatmaps')}.querySelector('details.data summary')")
     tab.wait(f"{rows} === 900")
     assert tab.console == []

@@ -1,7 +1,6 @@
 # Many small files → tidy tables → what they show → figures and one page.
 
-from collateral.derived import READ
-from collateral.tableschemas import INFERRED, MEASURED, TABLES
+from collateral.tableschemas import INFERRED, MEASURED, READ, TABLES
 
 
 rule gather:
@@ -28,7 +27,7 @@ rule gather:
 
 rule infer:
     input:
-        expand(places.table("{table}"), table=[name for name in READ if name in MEASURED]),
+        expand(places.table("{table}"), table=READ),
     output:
         expand(places.table("{table}"), table=INFERRED),
         expand(places.table("{table}", ".csv"), table=INFERRED),
