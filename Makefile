@@ -51,7 +51,7 @@ fix: $(VENV)/.dev   ## format, and mend what can be mended by machine
 
 bench: bench-edit   ## all benchmarks
 
-bench-edit: $(VENV)/.dev ## time the editors against plain baselines, and show what each method does (about 20 minutes)
+bench-edit: $(VENV)/.dev ## time the editors against plain baselines, and show what each method does (about 35 minutes)
 	@$(BIN)/python bench/editing.py
 
 report: $(VENV)/.run ## draw the report again; of a study that is not finished, from what exists

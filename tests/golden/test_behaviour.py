@@ -1,7 +1,5 @@
 """Each editor on the embedded model, in the ranges that its paper predicts; `make bench-edit` prints the numbers."""
 
-from dataclasses import replace
-
 import pytest
 from behaviour import (
     embedded_model,
@@ -9,7 +7,6 @@ from behaviour import (
     layers_of,
     prepare,
     reference_of,
-    sequence,
     settings_of,
     single_edits,
 )
@@ -62,23 +59,3 @@ def test_ten_single_edits(method, study, ten):
     if method == "grace":
         assert found["locality"] == 1.0, found
         assert found["norm"] == 0.0
-
-
-@pytest.mark.timeout(1500)
-@pytest.mark.xdist_group("thirty")  # the longest of all: beside the others
-def test_thirty_sequential_edits_in_the_papers_order(study):
-    """MEMIT-seq and D4S keep the earlier edits clearly better than plain MEMIT and ROME."""
-    model, prepared = study
-    few = replace(prepared, templates=prepared.templates[:3])
-    whole = known(model, 30, seed=1)
-    assert len(whole) == 30
-    facts = [replace(fact, paraphrases=(), neighborhood=(), portability=()) for fact in whole]
-
-    def kept(method, **other):
-        settings = settings_of(method, v_num_grad_steps=8, **other)
-        return sequence(model, method, settings, facts, few, {})["reliability"]
-
-    rome, memit = kept("rome"), kept("memit")
-    for name, mindful in {"memit-seq": kept("memit", sequential=True), "d4s": kept("d4s")}.items():
-        assert mindful > memit + 0.1, (name, mindful, memit)
-        assert mindful > rome, (name, mindful, rome)
