@@ -110,12 +110,11 @@ class Project:
         place.write_text(text.replace(old, new))
 
     def results(self) -> dict[str, bytes]:
-        """Every artifact that must not depend on when, or in how many pieces, it was made."""
+        """Every artifact that must not depend on when, or in how many pieces, it was made; costs do."""
         folder = self.folder / "results"
         names = ("**/*.parquet", "**/*.safetensors", "**/contexts.json")
-        return {
-            str(p.relative_to(folder)): p.read_bytes() for name in names for p in sorted(folder.glob(name))
-        }
+        found = [path for name in names for path in sorted(folder.glob(name)) if path.stem != "costs"]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def make_project(folder: Path, model: Path) -> Project:

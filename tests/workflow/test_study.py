@@ -23,7 +23,8 @@ def test_report_tables_and_figures_are_there(finished):
     assert report == pages | {"run.json"}
     assert "Manhattan" in (results / "report/weights.html").read_text()
     run = json.loads((results / "report/run.json").read_text())
-    assert set(run) == {"settings", "versions", "hashes", "machine"}
+    assert set(run) == {"settings", "versions", "hashes", "machine", "missing"}
+    assert run["missing"] == []
     assert "results/tables/abilities.parquet" in run["hashes"]
     tables = {path.stem: pl.read_parquet(path) for path in (results / "tables").glob("*.parquet")}
     assert set(tables) == {
