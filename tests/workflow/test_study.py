@@ -39,6 +39,8 @@ def test_report_tables_and_figures_are_there(finished):
         "known",
         "single-weights",
         "objectives",
+        "costs",
+        "editors",
         "comparisons",
         "normalised",
         "horizons",
