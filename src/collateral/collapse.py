@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from collateral.tables import KEY, UNEDITED
+from collateral.tables import KEY, UNEDITED, above_chance, is_perplexity
 
 CHAIN = ("model", "dataset", "seed", "editor")
 SIGN_SCHEMA = {**KEY, "suite": pl.String, "task": pl.String, "reason": pl.String}
@@ -67,9 +67,8 @@ def _not_finite(edited: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _perplexity(edited: pl.DataFrame, before: pl.DataFrame, ratio: float) -> pl.DataFrame:
-    both = _with_unedited(edited, before, [*_TASK, "metric"], "value").filter(
-        pl.col("metric").str.contains("perplexity|ppl")
-    )
+    named = [metric for metric in edited["metric"].unique() if is_perplexity(metric)]
+    both = _with_unedited(edited, before, [*_TASK, "metric"], "value").filter(pl.col("metric").is_in(named))
     return both.filter(pl.col("value") >= ratio * pl.col("unedited_value")).with_columns(
         reason=pl.format(
             "{} of {} is {} times the unedited model's",
@@ -100,8 +99,9 @@ def _one_answer(items: pl.DataFrame, share: float) -> pl.DataFrame:
 def _below_chance(edited: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
     scored = edited.filter(pl.col("primary") & pl.col("higher_is_better") & pl.col("chance").is_not_null())
     both = _with_unedited(scored, before, [*_TASK, "metric"], "value", "stderr")
-    floor = pl.col("unedited_value") - 2 * pl.col("unedited_stderr").fill_null(0.0)
-    able = both.filter(floor > pl.col("chance"))
+    able = both.filter(
+        above_chance(pl.col("unedited_value"), pl.col("unedited_stderr").fill_null(0.0), pl.col("chance"))
+    )
     return (
         able.group_by(KEY.keys(), maintain_order=True)
         .agg(

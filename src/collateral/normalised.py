@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from collateral.pairing import BITS, Measured
-from collateral.tables import KEY
+from collateral.tables import KEY, above_chance
 
 Numbers = npt.NDArray[np.float64]
 
@@ -38,9 +38,8 @@ def is_measurable(about: Mapping[str, Any], logarithmic: bool) -> bool:
     chance = about["chance"]
     if logarithmic or chance is None:
         return True
-    doubt = 2 * (about["stderr"] or 0.0)
-    value = float(about["value"])
-    return bool(value - doubt > chance if about["higher_is_better"] else value + doubt < chance)
+    sign = 1.0 if about["higher_is_better"] else -1.0
+    return bool(above_chance(sign * about["value"], about["stderr"] or 0.0, sign * chance))
 
 
 def share_left(values: Numbers, unedited: Numbers, one: Measured) -> Numbers:

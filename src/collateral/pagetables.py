@@ -14,6 +14,7 @@ from collateral.figures.edits import KINDS, efficacy_points
 from collateral.figures.means import of_all_seeds
 from collateral.figures.rows import PICTURES, UNEDITED, editors
 from collateral.figures.weights import MANHATTAN, adapters, norm_points, share_points
+from collateral.tables import is_perplexity
 
 _CONTROLS = str.maketrans({mark: shown for mark, shown in PICTURES.items() if mark not in "\t\n"})
 
@@ -104,7 +105,7 @@ def _change(row: Mapping[str, Any] | None) -> str:
         return f'<td class="number worse">{words.number(row["value"])}</td>'
     error, change = row["change_stderr"], row["change"]
     scale = 100 if row["is_share"] else 1
-    if words.is_perplexity(row) and row["unedited"] > 0:
+    if is_perplexity(row["metric"]) and row["unedited"] > 0:
         shown = f"×{words.number(row['value'] / row['unedited'], 4)}"
         error = None
     else:

@@ -11,7 +11,7 @@ import polars as pl
 
 from collateral.errors import CollateralError
 from collateral.resampling import Paired
-from collateral.tables import KEY, UNEDITED
+from collateral.tables import KEY, UNEDITED, is_perplexity
 
 Numbers = npt.NDArray[np.float64]
 
@@ -49,8 +49,7 @@ class Measured:
     @property
     def logarithmic(self) -> bool:
         """Whether effects are log ratios: of a perplexity, or of the one that bits stand for."""
-        named = "perplexity" in self.about["metric"] or "ppl" in self.about["metric"]
-        return self.kind in {PERPLEXITY, BITS} or (self.kind == JOINT and named)
+        return self.kind in {PERPLEXITY, BITS} or (self.kind == JOINT and is_perplexity(self.about["metric"]))
 
     @property
     def harmful(self) -> float:

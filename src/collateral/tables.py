@@ -154,6 +154,16 @@ def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict
     return rows
 
 
+def is_perplexity(metric: str) -> bool:
+    """Return whether a metric is a perplexity, which is compared by ratio."""
+    return "perplexity" in metric or "ppl" in metric
+
+
+def above_chance(value: Any, stderr: Any, chance: Any) -> Any:
+    """Return whether a score is better than guessing by two standard errors: numbers, or expressions of columns."""
+    return value - 2 * stderr > chance
+
+
 def skipped(paths: Sequence[Path]) -> pl.DataFrame:
     """Return one row per checkpoint and suite that was not evaluated, as its chain had collapsed before."""
     found = [(path, read_json(path).get("not_evaluated")) for path in paths]

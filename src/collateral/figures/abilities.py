@@ -21,6 +21,7 @@ from collateral.figures.rows import (
     placed,
 )
 from collateral.panels import Panel
+from collateral.tables import above_chance, is_perplexity
 
 ABILITY_KEYS = ("suite", "ability", "task", "metric")
 DRAWN_UP_TO = 32.0  # times the unedited perplexity: a collapsed model's 10⁴⁰ would hide all the others
@@ -75,12 +76,12 @@ def _means(abilities: pl.DataFrame) -> pl.DataFrame:
         *ABILITY_KEYS, unedited="value", unedited_stderr="stderr"
     )
     bounded = pl.col("value").is_between(0, 1) | ~pl.col("value").is_finite()
-    floor = pl.col("unedited") - 2 * pl.col("unedited_stderr").fill_null(0.0)
+    above = above_chance(pl.col("unedited"), pl.col("unedited_stderr").fill_null(0.0), pl.col("chance"))
     return means.join(reference, on=ABILITY_KEYS, how="left", maintain_order="left").with_columns(
         change=pl.col("value") - pl.col("unedited"),
         change_stderr=(pl.col("stderr").pow(2) + pl.col("unedited_stderr").pow(2)).sqrt(),
         is_share=(bounded.all() & pl.col("higher_is_better").all()).over(ABILITY_KEYS),
-        at_chance=(floor <= pl.col("chance")).fill_null(False),
+        at_chance=(~above).fill_null(False),
     )
 
 
@@ -107,7 +108,7 @@ RULES = "Solid rule: unedited model. Dotted rule: chance."
 def drawable(rows: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     """Return the rows of one ability with perplexities that a scale can hold, and the words that say so."""
     first = rows.row(0, named=True)
-    if not words.is_perplexity(first) or not first["unedited"]:
+    if not is_perplexity(first["metric"]) or not first["unedited"]:
         return rows, ""
     top = DRAWN_UP_TO * first["unedited"]
     too_large = pl.col("value").is_finite() & (pl.col("value") > top)
@@ -187,7 +188,7 @@ def abilities_finding(tables: Tables) -> str:
     broken = sorted({row["editor"] for row in rows if not math.isfinite(row["value"])})
     if broken:
         return f"After {rows[0]['edits']} edits, {words.joined(broken)} gives values that are not finite: collapse."
-    worst = words.largest([row for row in rows if words.is_perplexity(row)], _log_ratio)
+    worst = words.largest([row for row in rows if is_perplexity(row["metric"])], _log_ratio)
     sentences = []
     if worst is not None:
         ratio = worst["value"] / worst["unedited"]

@@ -47,11 +47,6 @@ def joined(words: Sequence[str]) -> str:
     return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)
 
 
-def is_perplexity(row: Row) -> bool:
-    """Return whether the row's metric is a perplexity, which is compared by ratio."""
-    return "perplexity" in row["metric"] or row["metric"] == "ppl"
-
-
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, in the plural where it must be."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
