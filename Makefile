@@ -16,12 +16,17 @@ REPORT    := results/report/index.html
 AXE       := 4.14.1
 CODE      := src tests bench workflow/scripts workflow/plan.py workflow/report_now.py workflow/compare.py
 RULES     := Snakefile workflow/rules
+DEBIAN    := slurm-wlm munge iproute2 util-linux chromium nodejs npm
 
 .DEFAULT_GOAL := help
-.PHONY: help run plan test check fix bench bench-edit report compare clean
+.PHONY: help system-deps run plan test check fix bench bench-edit report compare clean
 
 help:     ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+system-deps: ## as root on Debian: what the tests of the cluster and the browser need (Slurm, Chromium, npm)
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN) >/dev/null
 
 run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…") to its report
 	@$(SNAKEMAKE) --quiet host reason

@@ -24,9 +24,11 @@ from tiny import FAMILIES, TEMPLATES, tiny_model
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker what shares an expensive fixture: the embedded model of a file, the small study."""
+    """Keep on one worker what shares an expensive fixture: the embedded model of a file, the small study, Slurm."""
     for item in items:
-        if {"finished", "copy"} & set(getattr(item, "fixturenames", ())):
+        if item.get_closest_marker("slurm"):
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+        elif {"finished", "copy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("workflow"))
         elif item.get_closest_marker("embedded") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))

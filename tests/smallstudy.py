@@ -7,10 +7,36 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "src", "config", "envs", "profiles", "resources/embedded")
+
+
+def save_tiny(folder: Path) -> Path:
+    """Save a random LLaMA with room for the tasks' texts."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        num_hidden_layers=3,
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        vocab_size=320,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def smoke_config(model: Path) -> dict:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TextIO
 
 from collateral.errors import CollateralError
+from collateral.kept import Claim, keep, take_back
 
 NOTE = 25  # between INFO and WARNING: worth a line on the terminal
 logging.addLevelName(NOTE, "NOTE")
 
 
 @contextmanager
-def job(log_path: str, threads: int = 1) -> Iterator[None]:
+def job(log_path: str, threads: int = 1, claim: Claim | None = None) -> Iterator[None]:
     """Run a job: all it prints goes to `log_path`; notes, warnings and errors to the terminal too.
 
     A user's mistake (CollateralError) ends it with one line and exit status 1.
@@ -23,6 +24,8 @@ def job(log_path: str, threads: int = 1) -> Iterator[None]:
     Args:
         log_path: the rule's log file.
         threads: torch's number of threads, where the job uses torch; results depend on it.
+        claim: what decides the job's outputs; with it, a job that an interrupted run had finished takes them back and
+            ends there.
     """
     path = Path(log_path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +43,12 @@ def job(log_path: str, threads: int = 1) -> Iterator[None]:
             os.dup2(file.fileno(), stream.fileno())
         own.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, NOTE)]
         try:
+            if claim is not None and take_back(claim):
+                own.info("taken back: an interrupted run had finished this job")
+                sys.exit(0)
             yield
+            if claim is not None:
+                keep(claim)
         except CollateralError as error:
             own.error("%s", error)
             sys.exit(1)

@@ -24,6 +24,8 @@ LIBRARIES = (
     "scipy",
     "snakemake",
 )
+# How a job logs, and what an interrupted one keeps, never what it computes: a change there reruns nothing.
+FRAME = frozenset({"collateral.joblog", "collateral.kept"})
 
 
 def fingerprint(script: Path, *modules: str) -> str:
@@ -31,14 +33,15 @@ def fingerprint(script: Path, *modules: str) -> str:
 
     The hash is over syntax trees: comments, docstrings and layout do not count, so that a reworded comment
     reruns nothing, while a changed formula reruns what depends on it. Imports are followed by their absolute
-    names; a module that is imported by name at run time (an editing method) must be named in `modules`.
+    names, but for the frame of jobs; a module that is imported by name at run time (an editing method) must be named
+    in `modules`.
     """
     seen: dict[str, str] = {}
     waiting = [*_imports(Path(script)), *modules]
     while waiting:
         name = waiting.pop()
         path = _path(name)
-        if name in seen or path is None:
+        if name in seen or name in FRAME or path is None:
             continue
         seen[name] = _tree_hash(path)
         waiting += _imports(path)

@@ -4,35 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from smallstudy import Project, make_project
-from tiny import tiny_tokenizer
+from smallstudy import Project, make_project, save_tiny
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A random LLaMA with room for the tasks' texts."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny")
-    config = LlamaConfig(
-        num_hidden_layers=3,
-        hidden_size=32,
-        intermediate_size=64,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        vocab_size=320,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,19 @@
 
 import functools
 import re
+import shlex
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from collateral import places, results
 from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
 from collateral.provenance import PACKAGE, fingerprint
+from collateral.runs import one_run
 from collateral.settings import load_study
 from collateral.study import Cell, reference_blocks
 from collateral.taskfolders import benchmarks_of, task_fingerprint
@@ -296,3 +300,61 @@ def verdict_before(wildcards):
     """Whether the chain had collapsed by the checkpoint before that was evaluated, where collapsed chains are skipped."""
     asked = STUDY.screened(cell(wildcards), number(wildcards))
     return at(cell(wildcards), asked[-1:], "collapse.json")
+
+
+def group_of(kind):
+    """The group of a job: its chain, cut into as many checkpoints as the profile's `group-components` says.
+
+    None without such a profile. Pieces of one group that do not hang together are put together up to that number.
+    """
+
+    def name(wildcards):
+        size = workflow.group_settings.group_components.get(kind)
+        if size is None:
+            return None
+        before = STUDY.checkpoints(cell(wildcards)).index(number(wildcards))
+        own = "-".join([kind, *map(str, cell(wildcards)), str(before // size)])
+        workflow.parent_groupids[own] = kind
+        return own
+
+    return name
+
+
+def started(execute):
+    """Snakemake's own execution, as the only one of this folder, with a last word on jobs that failed for good."""
+
+    def run(*, executor_plugin, **more):
+        own = executor_plugin.common_settings
+        if own.dryrun_exec or own.touch_exec:
+            return execute(executor_plugin=executor_plugin, **more)
+        if not own.local_exec:  # a group's jobs run one after another, and its request says so
+            workflow.register_resource("alone", 1)
+        try:
+            with one_run(Path.cwd()):
+                return execute(executor_plugin=executor_plugin, **more)
+        except CollateralError as error:
+            raise WorkflowError(str(error))
+        finally:
+            for job in getattr(workflow.scheduler, "failed", ()):
+                for one in job if job.is_group() else [job]:
+                    logger.error(failure(one))
+
+    return run
+
+
+def failure(job):
+    """What a job that failed for good is told apart by, and the command that repeats it alone."""
+    given = [word for word in sys.argv[1:] if word not in workflow.dag_settings.targets]
+    again = shlex.join(["snakemake", *given, "--", str(job.output[0])])
+    about = ", ".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
+    return f"Failed for good: {job.rule.name} ({about}); log: {job.log[0]}; alone: {again}"
+
+
+resource_scopes:
+    alone="local",
+
+
+if workflow.is_main_process:
+    workflow.execute = started(workflow.execute)
+else:
+    workflow.register_resource("alone", 1)

@@ -23,6 +23,8 @@ rule edit:
         "logs/edit/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
     benchmark:
         "benchmarks/edit/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
+    group:
+        group_of("chain")
     conda:
         "../../envs/edit.yaml"
     threads: THREADS
@@ -64,6 +66,8 @@ rule edit_singly:
         "logs/edit_singly/{model}/{dataset}/seed-{seed}/{editor}/singles-{edits}.log",
     benchmark:
         "benchmarks/edit_singly/{model}/{dataset}/seed-{seed}/{editor}/singles-{edits}.tsv"
+    group:
+        group_of("chain")
     conda:
         "../../envs/edit.yaml"
     threads: THREADS

@@ -43,6 +43,8 @@ rule evaluate_abilities:
         "logs/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.log",
     benchmark:
         "benchmarks/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.tsv"
+    group:
+        group_of("evaluation")
     conda:
         "../../envs/evaluate.yaml"
     threads: THREADS
@@ -69,6 +71,8 @@ rule screen_collapse:
         checkpoint("collapse.json"),
     log:
         "logs/screen_collapse/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
+    group:
+        group_of("evaluation")
     conda:
         "../../envs/report.yaml"
     params:
@@ -97,6 +101,8 @@ rule measure_efficacy:
         "logs/measure_efficacy/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
     benchmark:
         "benchmarks/measure_efficacy/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
+    group:
+        group_of("chain")
     conda:
         "../../envs/evaluate.yaml"
     threads: THREADS
@@ -128,6 +134,8 @@ rule measure_drift:
         "logs/measure_drift/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
     benchmark:
         "benchmarks/measure_drift/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
+    group:
+        group_of("chain")
     conda:
         "../../envs/evaluate.yaml"
     threads: THREADS

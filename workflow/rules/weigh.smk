@@ -13,6 +13,8 @@ rule weigh:
         "logs/weigh/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.log",
     benchmark:
         "benchmarks/weigh/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}.tsv"
+    group:
+        group_of("weights")
     conda:
         "../../envs/edit.yaml"
     threads: THREADS

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from collateral.chain import edit_link, link_files
 from collateral.joblog import job
+from collateral.kept import claim
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
     params, made = snakemake.params, snakemake.output
     edit_link(
         link_files(dict(snakemake.input.items())),

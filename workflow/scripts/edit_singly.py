@@ -4,9 +4,11 @@ from pathlib import Path
 
 from collateral.chain import link_files
 from collateral.joblog import job
+from collateral.kept import claim
 from collateral.singles import edit_singly
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
     params, made = snakemake.params, snakemake.output
     edit_singly(
         link_files(dict(snakemake.input.items())),

@@ -6,9 +6,11 @@ from collateral.abilities import evaluate, write_not_evaluated, write_result
 from collateral.checkpoints import at_checkpoint
 from collateral.files import read_json
 from collateral.joblog import job
+from collateral.kept import claim
 from collateral.models import load_model
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
     params, given = snakemake.params, snakemake.input
     files = Path(snakemake.output.result), Path(snakemake.output.samples)
     verdict = read_json(Path(str(given.verdict))) if given.get("verdict") else {}

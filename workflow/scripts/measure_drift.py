@@ -4,10 +4,12 @@ from pathlib import Path
 
 from collateral.drift import measure_drift
 from collateral.joblog import job
+from collateral.kept import claim
 from collateral.models import load_model
 from collateral.texts import documents
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
     params, given = snakemake.params, snakemake.input
     model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
     settings = dict(params.settings)

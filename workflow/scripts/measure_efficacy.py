@@ -6,10 +6,12 @@ from collateral.checkpoints import at_checkpoint
 from collateral.efficacy import measure_facts, read_reference, write_rows
 from collateral.facts import read_facts
 from collateral.joblog import job
+from collateral.kept import claim
 from collateral.models import load_model
 from collateral.sequences import chosen_facts
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
     params, given = snakemake.params, snakemake.input
     facts = {fact.fact_id: fact for fact in read_facts(Path(given.facts))}
     known = Path(str(given.known)) if given.known else None

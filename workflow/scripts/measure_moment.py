@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from collateral.joblog import job
+from collateral.kept import claim
 from collateral.models import load_model
 from collateral.moments import measure_moment, write_moment
 from collateral.texts import documents
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
     params = snakemake.params
     model = load_model(Path(snakemake.input.model).parent, params.runtime["dtype"], params.runtime["device"])
     layer = int(snakemake.wildcards.layer)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from collateral.hypertraining import train_hypernetwork
 from collateral.joblog import job
+from collateral.kept import claim
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
     params, given = snakemake.params, snakemake.input
     train_hypernetwork(
         model=Path(given.model).parent,

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from collateral.joblog import job
+from collateral.kept import claim
 from collateral.weights import weigh_checkpoint
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
     weigh_checkpoint(
         Path(snakemake.input.model).parent,
         [Path(path) for path in snakemake.input.deltas],
