@@ -83,7 +83,7 @@ class ClusterProject(Project):
             ]
             return bool(found)
 
-        until(runs, f"{comment} to run: {self.said()[-3000:]}", 180)
+        until(runs, f"{comment} to run: {self.said()[-3000:]}", 300)
         return found[0]
 
     def ended(self) -> list[dict[str, str]]:

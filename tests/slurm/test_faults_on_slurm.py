@@ -63,11 +63,11 @@ def story(new_project, cluster) -> Story:
     project = new_project(editors=editors)
     project.configure(study={**project.config["study"], "editors": ["rome", "broken"]})
     scripts = project.folder / "workflow/scripts"
-    for name, text in {"load_facts": GREEDY.format(megabytes=3000), "sample_contexts": HANGING}.items():
+    for name, text in {"load_facts": GREEDY.format(megabytes=900), "sample_contexts": HANGING}.items():
         path = scripts / f"{name}.py"
         path.write_text(path.read_text() + text)
     story = Story(project)
-    arguments = ("--set-resources", "load_facts:mem_mb=2000*attempt", "sample_contexts:runtime=attempt")
+    arguments = ("--set-resources", "load_facts:mem_mb=800*attempt", "sample_contexts:runtime=attempt")
     first_run(story, cluster, arguments)
     second_run(story, cluster, arguments)
     third_run(story, arguments)
@@ -96,7 +96,7 @@ def first_run(story: Story, cluster, arguments) -> None:
     cluster.start_controller()
     cluster.call("scontrol", "update", "nodename=n2", "state=resume")
     project.running("rule_chain-tiny-embedded-0-rome")
-    until((project.folder / CHAIN / "edits-0001/delta.parquet").exists, "the first link", 240)
+    until((project.folder / CHAIN / "edits-0001/delta.parquet").exists, "the first link", 300)
     until(lambda: kept(project, "edits-0001/delta.parquet"), "the first link to be kept", 30)
     story.finished_at_kill = stamps(project)
     killed(story, process)
@@ -132,7 +132,7 @@ def test_a_job_out_of_memory_is_sent_again_with_more(story):
     jobs = [job for job in story.project.ended() if job["job"].startswith("rule_load_facts")]
     assert [job["JobState"] for job in jobs][-1] == "COMPLETED"
     asked = [int(re.search(r"mem=(\d+)M", job["Tres"])[1]) for job in jobs]
-    assert asked == [2000, 4000]
+    assert asked == [800, 1600]
 
 
 def test_a_job_out_of_time_is_sent_again_with_more(story):
