@@ -31,6 +31,7 @@ class ClusterProject(Project):
     def __init__(self, folder: Path, cluster: Cluster):
         super().__init__(folder)
         self.cluster = cluster
+        self.started: list[subprocess.Popen] = []
 
     def start(self, *args: str) -> subprocess.Popen:
         """Begin what a user would call; the test ends it. Its terminal is `run.log`."""
@@ -43,7 +44,7 @@ class ClusterProject(Project):
             "OMP_NUM_THREADS": "1",
         }
         with (self.folder / "run.log").open("w") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*self.cluster.prefix, *command],
                 cwd=self.folder,
                 env=environment,
@@ -51,6 +52,15 @@ class ClusterProject(Project):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.started.append(process)
+        return process
+
+    def stop(self) -> None:
+        """Leave no process behind, however the test ended."""
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def submit(self, *args: str, seconds: float = 500) -> str:
         """Run to the end and return what it said; its exit status is 0."""
@@ -62,8 +72,6 @@ class ClusterProject(Project):
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             pytest.fail(f"not finished after {seconds} s: {self.said()[-8000:]}")
 
     def said(self) -> str:
@@ -132,17 +140,21 @@ def tiny(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def new_project(cluster, tiny, tmp_path_factory):
     """Make another study of one chain with three checkpoints, in a folder of its own."""
+    made: list[ClusterProject] = []
 
     def make(**sections) -> ClusterProject:
         folder = tmp_path_factory.mktemp("study").resolve()
         make_project(folder, tiny)
         polled_often(folder)
         project = ClusterProject(folder, cluster)
+        made.append(project)
         suites = {"two": {"tasks": ["embedded-sentiment"], "limit": 2}}
         project.configure(study=STUDY, suites=suites, **sections)
         return project
 
-    return make
+    yield make
+    for project in made:
+        project.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.slurm, pytest.mark.workflow, pytest.mark.slow]
 
 GPU_RULES = ("edit", "measure_efficacy", "measure_drift", "evaluate_unedited", "evaluate_abilities")
 
