@@ -68,18 +68,31 @@ def balanced(network: PreTrainedModel, free: Sequence[int]) -> dict[str, int] | 
         network: may be a skeleton.
         free: bytes on each card.
     """
+    found = list(parts(network))
+    cards = evenly([size for _, size in found], free)
+    if cards is None:
+        return None
+    return {name: card for (names, _), card in zip(found, cards, strict=True) for name in names}
+
+
+def evenly(sizes: Sequence[int], free: Sequence[int]) -> list[int] | None:
+    """Return the card of each part, in order, such that the largest share of a card that is filled is smallest.
+
+    None where a card would be filled beyond 1 - ROOM.
+
+    Args:
+        sizes: of the parts; unit: bytes.
+        free: on each card; unit: bytes.
+    """
     # accelerate's infer_auto_device_map keeps room on the first card for a layer that it may have to bring back from
     # main memory: it finds no map for models that fit, and where it finds one the first card holds little.
-    found = list(parts(network))
-    sizes = [size for _, size in found]
     low, high = 0.0, 1.0 - ROOM
-    if _filled(sizes, [high * one for one in free]) is None:
-        return None
-    for _ in range(40):
+    cards = _filled(sizes, [high * one for one in free])
+    for _ in range(40 if cards else 0):
         middle = (low + high) / 2
-        low, high = (low, middle) if _filled(sizes, [middle * one for one in free]) else (middle, high)
-    cards = _filled(sizes, [high * one for one in free]) or []
-    return {name: card for (names, _), card in zip(found, cards, strict=True) for name in names}
+        tighter = _filled(sizes, [middle * one for one in free])
+        cards, low, high = (tighter, low, middle) if tighter else (cards, middle, high)
+    return cards
 
 
 def _filled(sizes: Sequence[int], limits: Sequence[float]) -> list[int] | None:

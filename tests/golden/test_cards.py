@@ -16,8 +16,6 @@ from collateral.delta import dense, snapshot
 from collateral.drift import measure_drift
 from collateral.efficacy import known_facts, measure_facts
 from collateral.hypertraining import Training
-from collateral.methods.grace import Grace
-from collateral.methods.mend import Mend
 from collateral.models import LanguageModel, load_model, wrap
 from collateral.moments import measure_moment
 from collateral.recipes import is_flagged, load_method, method_names
@@ -161,7 +159,7 @@ def test_written_answers_have_the_same_words(cards):
 
 def test_lm_eval_of_an_adapter_has_the_same_items(cards, facts):
     suite = {"tasks": ["embedded-english"], "batch_size": 4, "limit": 3}
-    editor, tables = Grace(layer=2, site="block", epsilon=50.0, n_iter=2), []
+    editor, tables = method_of("grace", site="block", epsilon=50.0), []
     for model in both("llama"):
         edit = editor(model, facts[:1], prepared_for("grace", model, facts, {}, Path()), {})
         with editor.attached(model, edit.state):
@@ -170,11 +168,11 @@ def test_lm_eval_of_an_adapter_has_the_same_items(cards, facts):
 
 
 def test_a_hypernetwork_learns_the_same(cards, facts, tmp_path):
-    settings = {"layers": (1, 2), "training_facts": 3, "rank": 2, "max_steps": 3, "validate_every": 1}
+    settings = {"layers": [1, 2], "training_facts": 3, "rank": 2, "max_steps": 3, "validate_every": 1}
     for name, model in zip(("one", "many"), both("llama"), strict=True):
         (tmp_path / name).mkdir()
         archive = tmp_path / name / "net.safetensors"
-        Training(model, facts[:3], Mend(**settings), 0, archive, "code").run()
+        Training(model, facts[:3], load_method("mend", settings), 0, archive, "code").run()
     one, many = (tmp_path / name / "net.safetensors" for name in ("one", "many"))
     assert one.read_bytes() == many.read_bytes()
 
