@@ -18,7 +18,7 @@ from collateral import places
 from collateral.errors import CollateralError
 from collateral.jobs import only_mirrored, study_jobs
 from collateral.plan import Machine, make_plan
-from collateral.plantable import plan_text
+from collateral.plantable import card_notes, plan_text
 from collateral.rates import read_records
 from collateral.shapes import Shape, shape_of_config, shape_of_settings
 from collateral.stagework import Sizes
@@ -61,6 +61,7 @@ def planned(given: argparse.Namespace) -> str:
     sizes, notes = sizes_of(study, folders)
     machine = Machine(records, {"cuda": given.gpu_speed, "cpu": given.cpu_speed})
     plan = make_plan(study, study_jobs(study, folders, found), sizes, machine, waiting)
+    notes += card_notes(plan, {model: study.cards(model) for model in study.names("models")})
     unreachable = only_mirrored(study, folders, found)
     if unreachable:
         notes.insert(0, f"Only a mirror can have, and none is set that does: {', '.join(unreachable)}")

@@ -48,7 +48,7 @@ class LastToken:
             held = [hooks.enter_context(capture(self._module(i))) for i in range(model.layers)]
             run_part(model, self._batch(self._ids, 0), cache=cache)
         side = "output" if before_activation else "input"
-        self.neurons = torch.stack([seen[side][0, -1] for seen in held]).float()
+        self.neurons = torch.stack([seen[side][0, -1].to(model.device) for seen in held]).float()
         self._entering = [seen["input"][:, -1:] for seen in blocks]
         layers: list[Any] = cache.layers if len(ids) > 1 else []
         self._prefix = [(entry.keys[..., :-1, :], entry.values[..., :-1, :]) for entry in layers]
@@ -94,7 +94,7 @@ class LastToken:
         """Set a layer's neurons in its own rows, and in no other."""
 
         def replaced(held: Tensor) -> Tensor:
-            return torch.where(own, neurons.to(held.dtype), held)
+            return torch.where(own.to(held.device), neurons.to(held), held)
 
         module = self._module(layer)
         if self._before:

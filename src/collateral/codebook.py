@@ -163,7 +163,8 @@ def consulted(
         rows, tokens = hidden_of(output).shape[:2]
         if not continues:
             end = _ends(mask, rows, tokens, book.keys.device)
-            distances, near = book.nearest(args[0][torch.arange(rows, device=end.device), end])
+            entering = args[0].to(end.device)  # which may come from the card before
+            distances, near = book.nearest(entering[torch.arange(rows, device=end.device), end])
             hit, values = distances <= book.epsilons[near], book.values[near]
             where = replaced_at(replacement, end, tokens)
         elif replacement != "all":
@@ -194,4 +195,4 @@ def _ends(mask: Tensor | None, rows: int, tokens: int, device: torch.device) -> 
         raise CollateralError(
             f"the attention mask has shape {tuple(mask.shape)}; a codebook needs one entry a token (rows x tokens)"
         )
-    return tokens - 1 - mask.long().flip(1).argmax(dim=1)
+    return tokens - 1 - mask.to(device).long().flip(1).argmax(dim=1)

@@ -88,13 +88,14 @@ class Hypernetwork(nn.Module):
         return [name for name, own in self.shapes.items() if own == shape]
 
     def forward(self, found: Mapping[str, Gradient]) -> dict[str, Factors]:
-        """Return the update of each matrix, of one rank a token."""
+        """Return the update of each matrix, of one rank a token, where its gradient lies."""
         updates = {}
         for name, rate in zip(self.shapes, self.edit_lr, strict=True):
             shape = self.shapes[name]
-            z = torch.cat([found[name].x, found[name].d], dim=1)
+            z = torch.cat([found[name].x, found[name].d], dim=1).to(self.edit_lr.device)
             x, d = self.networks[_key(shape)](self._alike(shape).index(name), z).split(shape[::-1], dim=1)
-            updates[name] = Factors(self.sign * rate * d.T, x.T)
+            place = found[name].x.device
+            updates[name] = Factors((self.sign * rate * d.T).to(place), x.T.to(place))
         return updates
 
     @torch.no_grad()
@@ -103,7 +104,7 @@ class Hypernetwork(nn.Module):
         sums: dict[str, Tensor] = {}
         for found in batches:
             for name, shape in self.shapes.items():
-                z = torch.cat([found[name].x, found[name].d], dim=1).double()
+                z = torch.cat([found[name].x, found[name].d], dim=1).to(self.edit_lr.device).double()
                 moments = torch.stack([torch.ones_like(z[0]) * len(z), z.sum(dim=0), (z**2).sum(dim=0)])
                 sums[_key(shape)] = sums.get(_key(shape), 0) + moments
         for key, (count, total, squares) in sums.items():

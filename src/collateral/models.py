@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from collateral.cards import ALL, spread_over_cards
 from collateral.errors import CollateralError, unknown_name
 from collateral.modelfolder import DTYPES, described_source, verified_manifest
 
@@ -76,7 +77,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Where tokens enter, and log-probabilities are read; the weights too, unless they are spread over cards."""
         return self.network.device
 
     def module(self, path: str) -> nn.Module:
@@ -148,8 +149,14 @@ def wrap(
 def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
     """Return the model of a verified folder: safetensors only, no code from the folder is run.
 
+    Args:
+        folder: the model's.
+        dtype: of the weights.
+        device: cpu, cuda, cuda:N, or cuda:all, which spreads whole layers over the cards that the process sees.
+
     Raises:
-        CollateralError: a file does not match the manifest, the dtype is unknown, or the family is.
+        CollateralError: a file does not match the manifest, the dtype or the family is unknown, or the cards are too
+            small.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
@@ -157,8 +164,14 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers_logging.disable_progress_bar()
     network = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True, trust_remote_code=False
+        folder,
+        dtype=DTYPES[dtype],
+        device_map=spread_over_cards(folder, DTYPES[dtype]) if device == ALL else None,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    network.to(torch.device(device))  # type: ignore[arg-type]
+    if device != ALL:
+        network.to(torch.device(device))  # type: ignore[arg-type]
     return wrap(network, tokenizer, identity, described_source(folder))

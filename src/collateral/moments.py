@@ -155,9 +155,10 @@ def measure_moment(
         CollateralError: the text has fewer tokens than the key has dimensions: C would be singular.
     """
     down = model.down(layer)
-    d_in = model.matrix(model.down_name(layer)).shape[1]
+    matrix = model.matrix(model.down_name(layer))
+    d_in = matrix.shape[1]
     budget = tokens or 10 * d_in
-    total = torch.zeros(d_in, d_in, dtype=torch.float64, device=model.device)
+    total = torch.zeros(d_in, d_in, dtype=torch.float64, device=matrix.device)
     seen = 0
     with tqdm(total=budget, desc=f"second moment, layer {layer}", unit=" tokens", disable=None) as progress:
         for rows in windows(model, texts, budget, window, batch):

@@ -41,10 +41,10 @@ class Estimate:
     Attributes:
         job: the job.
         kind: cpu or cuda: where it computes.
-        cores: that it holds, on a CPU; 1 on a GPU.
+        cores: that it holds, on a CPU; on a GPU, cards.
         seconds: wall-clock time; None where the model's shape is not known.
         source: where the time comes from.
-        memory: on the device; unit: bytes.
+        memory: on the device, or on all its cards together; unit: bytes.
         host: in main memory; unit: bytes.
         disk: left behind; unit: bytes.
         waiting: still to do; None where that could not be found out.
@@ -210,7 +210,7 @@ def _place(study: Study, job: Job) -> tuple[str, int, str]:
         return "cpu", study.settings["runtime"]["threads"] if job.rule == "weigh" else 1, "float32"
     own = study.settings["models"][job.model]
     kind = own["device"].partition(":")[0]
-    return kind, 1 if kind == "cuda" else study.settings["runtime"]["threads"], own["dtype"]
+    return kind, study.cards(job.model) or study.settings["runtime"]["threads"], own["dtype"]
 
 
 def _default(study: Study, job: Job, sizes: Sizes, machine: Machine, work: Work) -> float:

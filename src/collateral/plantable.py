@@ -1,11 +1,13 @@
 """A plan as text: one line a stage, totals, what it rests on and what it cannot know. Torch-free."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from collateral.plan import Estimate, Plan, Stage, Total, total
 from collateral.rates import CORE_RATES, GPU_RATES, ITSELF, LIKE, SAME, SCALED, Source
 
 _MARKS: dict[Source, str] = {ITSELF: "r", SAME: "m", LIKE: "l", SCALED: "s", CORE_RATES: "c", GPU_RATES: "g"}
+CARD = 80e9  # ASSUME: memory of a large card as clusters have it; unit: bytes
 _UNITS = {"cpu": "CPU core time", "cuda": "GPU time"}
 
 
@@ -35,6 +37,28 @@ def plan_text(plan: Plan, title: str, limits: Mapping[str, Mapping[str, float]],
         _legend(plan),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def card_notes(plan: Plan, cards: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each model that is spread over cards, or that no single card holds.
+
+    Args:
+        plan: of the study.
+        cards: model → GPUs that the config gives it.
+    """
+    notes = []
+    for model, count in cards.items():
+        own = (one.memory for one in plan.estimates if one.job.model == model and one.kind == "cuda")
+        most = max(own, default=0)
+        enough = math.ceil(most / CARD)
+        if count > 1:
+            notes.append(f"{model} is spread over {count} cards: about {size(most / count)} on each.")
+        if enough > count:
+            notes.append(
+                f"{model} takes {size(most)}, more than {count} card(s) of {size(CARD)} hold: set "
+                f"models.{model}.device to cuda:all and models.{model}.cards to {enough}."
+            )
+    return notes
 
 
 def _row(name: str, estimates: Sequence[Estimate], stage: Stage | None, kinds: Sequence[str]) -> list[str]:

@@ -107,7 +107,7 @@ class Stem:
     def select(self, rows: Sequence[int]) -> "Stem":
         """Return some of the rows."""
         index = torch.tensor(rows, device=self.batch.ids.device)
-        hidden = None if self.hidden is None else self.hidden[index]
+        hidden = None if self.hidden is None else self.hidden[index.to(self.hidden.device)]
         batch = Batch(self.batch.ids[index], self.batch.mask[index], self.batch.positions[index])
         owner, template = (tuple(all_[i] for i in rows) for all_ in (self.owner, self.template))
         return Stem(batch, self.after, hidden, owner, template)
@@ -189,9 +189,10 @@ class ResumedRows:
             *(part[index, upto] for part in (self._whole.ids, self._whole.mask, self._whole.positions))
         )
         if self.hidden is not None:
-            self.hidden = self.hidden[index, : max(self._widths)]
-        self._prefix = {
-            number: (keys[index], values[index]) for number, (keys, values) in self._prefix.items()
+            self.hidden = self.hidden[index.to(self.hidden.device), : max(self._widths)]
+        self._prefix = {  # each layer's lie on its own card
+            number: (keys[index.to(keys.device)], values[index.to(values.device)])
+            for number, (keys, values) in self._prefix.items()
         }
 
     def final(self, hidden: Float[Tensor, "rows suffix d"] | None) -> Float[Tensor, "rows suffix d"]:
@@ -211,7 +212,10 @@ def log_probabilities(
     row: Int[Tensor, " reads"],
     column: Int[Tensor, " reads"],
 ) -> Float[Tensor, "reads vocabulary"]:
-    """Return log p(next token) where it is read, and nowhere else: the vocabulary projection is expensive."""
+    """Return log p(next token) where it is read, and nowhere else: the vocabulary projection is expensive.
+
+    It lies on the model's `device`, whichever card the last layer is on.
+    """
     head: nn.Module = model.network.get_output_embeddings()
-    logits: Tensor = head(final[row, column])
-    return torch.log_softmax(logits.float(), dim=-1)
+    logits: Tensor = head(final[row.to(final.device), column.to(final.device)])
+    return torch.log_softmax(logits.float(), dim=-1).to(model.device)

@@ -31,6 +31,7 @@ def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     _fill(settings, schema)
     study = Study(settings)
     _check_names(study)
+    _check_cards(study)
     _check_editors(study)
     return study
 
@@ -92,6 +93,16 @@ def _increasing(key: str, values: Sequence[int]) -> None:
         if later <= earlier:
             raise CollateralError(
                 f"config: {key} is {list(values)}: {later} follows {earlier}; checkpoints must increase"
+            )
+
+
+def _check_cards(study: Study) -> None:
+    for model in study.names("models"):
+        own = study.settings["models"][model]
+        if (own["cards"] > 1) != (own["device"] == "cuda:all"):
+            raise CollateralError(
+                f"config: models.{model}: cards is {own['cards']} and device '{own['device']}'; several cards go "
+                "with the device 'cuda:all', and 'cuda:all' with at least 2 cards: change one of them"
             )
 
 

@@ -147,7 +147,7 @@ def spread(
             if i > 0 and remeasured:
                 residual = wanted - _outputs(model, [stem.bare() for stem in moving], site, len(facts))
             _check(facts, keys, residual, layer)
-            update = closed_form(Layer(layer, len(layers) - i, keys, residual))
+            update = closed_form(Layer(layer, len(layers) - i, keys, residual.to(keys.device)))
             updates[name] = prepared.adjust(name, update)
             if i < len(layers) - 1:
                 matrix = model.matrix(name)

@@ -229,7 +229,7 @@ class _Search:
             below,
         )
         self._per_fact = len(asked[0].texts)
-        bare = torch.arange(len(asked), device=model.device) * self._per_fact
+        bare = torch.arange(len(asked), device=self._rows.keys.device) * self._per_fact
         self._h_0 = torch.stack([self._rows.seen[site][bare].float() for site in objective.sites], dim=1)
         self._limits = objective.clamp_factor * self._h_0.norm(dim=-1, keepdim=True)
         self._alive = list(range(len(asked)))
@@ -278,7 +278,8 @@ class _Search:
         drift = functional.kl_div(self._log_p_0, essence, log_target=True, reduction="none").sum(dim=1)
         drift = objective.kl_factor * drift
         decay = (self._delta.norm(dim=-1) / self._h_0[self._alive].norm(dim=-1) ** 2).sum(dim=1)
-        loss = objective.nll_factor * self._relax * nll + drift + objective.weight_decay * decay
+        loss = objective.nll_factor * self._relax * nll + drift
+        loss = loss + objective.weight_decay * decay.to(loss.device)  # deltas lie on the edited layer's card
         values = loss.tolist()
         self._check([self._asked[i].fact for i in self._alive], values, step)
         for number, value in zip(self._alive, values, strict=True):

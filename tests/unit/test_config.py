@@ -163,6 +163,9 @@ def test_ranges_are_checked_while_planning(settings, message):
         ("editors/rome-rect-40/regularizer/name", "rectt", "did you mean 'rect'"),
         ("datasets/embedded/loader", "zsr", "did you mean 'zsre'"),
         ("models/smollm2-135m/device", "gpu", "is 'gpu'"),
+        ("models/smollm2-135m/device", "cuda:all", "cards is 1 and device 'cuda:all'"),
+        ("models/smollm2-135m/cards", 2, "cards is 2 and device 'cpu'"),
+        ("models/smollm2-135m/cards", 0, "models.smollm2-135m.cards is 0"),
         ("suites/abilities/limit", 0, "suites.abilities.limit is 0"),
         ("suites/../../etc", {"tasks": ["x"]}, r"\.\./"),
     ],
@@ -176,6 +179,14 @@ def test_a_mistake_is_one_line_that_names_it(path, value, message):
     with pytest.raises(CollateralError, match=message) as caught:
         load_study(made, SCHEMA)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_on_several_cards_asks_for_them():
+    made = changed("models/smollm2-135m/device", "cuda:all")
+    made["models"]["smollm2-135m"]["cards"] = 3
+    assert load_study(made, SCHEMA).cards("smollm2-135m") == 3
+    assert load_study(changed("models/smollm2-135m/device", "cuda:1"), SCHEMA).cards("smollm2-135m") == 1
+    assert load_study(config(), SCHEMA).cards("smollm2-135m") == 0
 
 
 def test_an_adapter_has_nothing_to_regularise():

@@ -13,7 +13,7 @@ import yaml
 from collateral.errors import CollateralError
 from collateral.jobs import Job, study_jobs
 from collateral.plan import Machine, make_plan, total
-from collateral.plantable import hours, plan_text, size
+from collateral.plantable import card_notes, hours, plan_text, size
 from collateral.rates import Record, calibrated, read_records
 from collateral.settings import load_study
 from collateral.shapes import Shape, shape_of_config, shape_of_settings
@@ -283,6 +283,25 @@ def test_the_table_names_every_stage_and_what_it_rests_on():
     assert "literature" in text
     assert "A note." in text
     assert "Not known before" in text
+
+
+def test_a_model_that_no_card_holds_is_named_with_the_cards_that_it_needs():
+    """GPT-J-6B in float32: 24 GB of weights, two cards halve it; with five times as many layers no card holds it."""
+    spread = {"models": {"gpt-j-6b": {"device": "cuda:all", "cards": 2}}}
+    plan = plan_of(study_of(models=["gpt-j-6b"], editors=["rome"], sections=spread))
+    most = max(one.memory for one in plan.estimates)
+    assert card_notes(plan, {"gpt-j-6b": 2}) == [
+        f"gpt-j-6b is spread over 2 cards: about {size(most / 2)} on each."
+    ]
+    assert {one.cores for one in plan.estimates if one.kind == "cuda"} == {2}
+    large = {"models": {"gpt-j-6b": {"device": "cuda", "layers": 150}}}
+    plan = plan_of(study_of(models=["gpt-j-6b"], editors=["rome"], sections=large))
+    most = max(one.memory for one in plan.estimates)
+    cards = int(-(-most // 80e9))
+    assert cards > 1
+    (note,) = card_notes(plan, {"gpt-j-6b": 1})
+    assert note.endswith(f"set models.gpt-j-6b.device to cuda:all and models.gpt-j-6b.cards to {cards}.")
+    assert card_notes(plan_of(study_of()), {MODEL: 0}) == []
 
 
 def test_a_cluster_is_asked_for_what_the_largest_job_needs():

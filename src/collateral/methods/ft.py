@@ -75,9 +75,8 @@ class Ft:
     ) -> Edit:
         """Return the trained update for these facts; the model is left as it was."""
         names = self.parameters(model)
-        updates = [
-            torch.zeros(model.matrix(name).shape, device=model.device, requires_grad=True) for name in names
-        ]
+        weights = [model.matrix(name) for name in names]
+        updates = [torch.zeros(one.shape, device=one.device, requires_grad=True) for one in weights]
         groups = [facts[i : i + self.minibatch] for i in range(0, len(facts), self.minibatch)]
         batches = [_Minibatch(model, group, self.layer, self.objective) for group in groups]
         optimizer = torch.optim.Adam(updates, lr=self.lr)

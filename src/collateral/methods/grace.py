@@ -79,12 +79,13 @@ class Grace:
         # DIFFERS: the released code compares the means of label ids, puts new labels first and new keys last, and
         # finds the prompt's end by the last generation; here labels are token sequences beside their keys.
         run = _EditRun(model, tokenize(model.tokenizer, fact.text(), fact.target_new), self)
-        book = Codebook.of(state, model.device) if state else Codebook.empty(*run.size, model.device)
+        place = run.query.device
+        book = Codebook.of(state, place) if state else Codebook.empty(*run.size, place)
         book, entry, new = book.prepared(run.query, run.row.target, self.epsilon)
         value = book.values[entry]
         if new:
             generator = torch.Generator().manual_seed(prepared.seed)
-            value = torch.rand(len(value), generator=generator).to(model.device)
+            value = torch.rand(len(value), generator=generator).to(place)
         # ASSUME: the paper says of the expanded entry only that its radius grows, as its value has this label.
         steps = self.n_iter if new or self.variant == "released" else 0
         value, loss = run.learn(value, steps, self.edit_lr, fact)
@@ -95,8 +96,9 @@ class Grace:
         """Return a context within which the model answers as edited."""
         if not state:
             return nullcontext()
-        book = Codebook.of(state, model.device)
-        return consulted(model, self.wrapped(model), book, self.replacement)
+        module = self.wrapped(model)
+        book = Codebook.of(state, next(module.parameters()).device)
+        return consulted(model, module, book, self.replacement)
 
 
 class _EditRun:
@@ -118,9 +120,10 @@ class _EditRun:
         ids = row.ids[:-1]
         with capture(self._module) as wrapped:
             self._rows = ResumedRows(model, [ids], [start], settings.layer - 1, settings.layer, {})
-        self.query: Tensor = wrapped["input"][0, last].float()
+        place = wrapped["output"].device  # a layer's input may come from the card before
+        self.query: Tensor = wrapped["input"][0, last].float().to(place)
         self.size = (len(self.query), wrapped["output"].shape[-1])
-        self._end = torch.tensor([last - start], device=model.device)
+        self._end = torch.tensor([last - start], device=place)
         self._where = replaced_at(settings.replacement, self._end, len(ids) - start)
 
     def _log_p(self, value: Tensor) -> Tensor:
@@ -132,9 +135,9 @@ class _EditRun:
             final = self._rows.final(self._rows.hidden)
         finally:
             handle.remove()
-        target = torch.tensor(self.row.target, device=value.device)
-        column = self._end + torch.arange(len(target), device=value.device)
+        column = self._end + torch.arange(len(self.row.target), device=value.device)
         log_p = log_probabilities(self._model, final, torch.zeros_like(column), column)
+        target = torch.tensor(self.row.target, device=log_p.device)
         return log_p.gather(1, target[:, None])[:, 0]
 
     def learn(self, value: Tensor, steps: int, rate: float, fact: Fact) -> tuple[Tensor, float]:

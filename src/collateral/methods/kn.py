@@ -91,11 +91,12 @@ class Kn:
             )
         shift = self._shift(model, fact)[:, None]
         chosen = scores > self.adaptive_threshold * most
-        updates = {
-            model.down_name(layer): Factors(shift, chosen[layer].to(shift.dtype)[:, None])
-            for layer in range(model.layers)
-            if chosen[layer].any()
-        }
+        updates = {}
+        for layer in range(model.layers):
+            if chosen[layer].any():
+                name = model.down_name(layer)
+                place = model.matrix(name).device
+                updates[name] = Factors(shift.to(place), chosen[layer].to(place, shift.dtype)[:, None])
         record = {"neurons": float(chosen.sum()), "delta_norm": float(shift.norm())}
         return Edit(Delta(updates), dict(state), record)
 

@@ -41,7 +41,8 @@ class Placebo:
     ) -> Edit:
         """Return the random update of the same Frobenius norm as the named editor's for these facts."""
         name = model.down_name(self.layer)
-        d_out, d_in = model.matrix(name).shape
+        matrix = model.matrix(name)
+        d_out, d_in = matrix.shape
         generator = torch.Generator().manual_seed(prepared.seed)
         a = torch.randn(d_out, 1, generator=generator, dtype=torch.float64)
         b = torch.randn(d_in, 1, generator=generator, dtype=torch.float64)
@@ -53,7 +54,7 @@ class Placebo:
             )
         norm = prepared.step_norms[facts[0].fact_id]
         left = a * (norm / (a.norm() * b.norm()))
-        return Edit(Delta({name: Factors(left.to(model.device), b.to(model.device))}), dict(state), {})
+        return Edit(Delta({name: Factors(left.to(matrix.device), b.to(matrix.device))}), dict(state), {})
 
 
 METHOD = Placebo
