@@ -11,6 +11,8 @@ from typing import TextIO
 from collateral.errors import CollateralError
 from collateral.kept import Claim, keep, take_back
 
+COMMAND = "COLLATERAL_COMMAND"  # environment variable: what starts the workflow for one more target
+BEGUN, DONE = "begun", "done"  # how the log of a job with a claim begins and ends
 NOTE = 25  # between INFO and WARNING: worth a line on the terminal
 logging.addLevelName(NOTE, "NOTE")
 
@@ -43,12 +45,16 @@ def job(log_path: str, threads: int = 1, claim: Claim | None = None) -> Iterator
             os.dup2(file.fileno(), stream.fileno())
         own.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, NOTE)]
         try:
+            if claim is not None:
+                own.info("%s; alone: %s %s", BEGUN, os.environ.get(COMMAND, "snakemake --"), claim.outputs[0])
             if claim is not None and take_back(claim):
                 own.info("taken back: an interrupted run had finished this job")
+                own.info(DONE)
                 sys.exit(0)
             yield
             if claim is not None:
                 keep(claim)
+                own.info(DONE)
         except CollateralError as error:
             own.error("%s", error)
             sys.exit(1)
@@ -63,3 +69,9 @@ def _handler(stream: TextIO, level: int) -> logging.Handler:
     text = "%(asctime)s %(levelname)s %(message)s" if level == logging.INFO else "%(levelname)s: %(message)s"
     handler.setFormatter(logging.Formatter(text, "%H:%M:%S"))
     return handler
+
+
+def broke_off(log_path: Path) -> bool:
+    """Return whether a log says that its job began, and not that it was done."""
+    text = log_path.read_text(encoding="utf-8", errors="replace") if log_path.is_file() else ""
+    return f" {BEGUN}; " in text.partition("\n")[0] and not text.rstrip().endswith(f" {DONE}")

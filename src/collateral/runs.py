@@ -76,8 +76,11 @@ def _hold(lock: TextIO, record: Path) -> None:
 
 
 def _at_work(about: dict[str, Any], remedy: str) -> str:
-    who = "process {pid} on {host}, since {began}".format(**about) if about else "a process that is starting"
-    return f"another run is at work in this folder ({who}); {remedy}"
+    return f"another run is at work in this folder ({_who(about) or 'it has just begun'}); {remedy}"
+
+
+def _who(about: dict[str, Any]) -> str:
+    return "process {pid} on {host}, since {began}".format(**about) if about else ""
 
 
 def _about(record: Path) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """A job's frame: a user's mistake is one line on the terminal, everything is in the log, the exit status says so."""
 
+import os
 import subprocess
 import sys
+
+from collateral.joblog import COMMAND, broke_off
 
 BODY = """
 import logging, sys
@@ -41,3 +44,55 @@ def test_a_fault_of_the_program_has_its_traceback(tmp_path):
     assert code == 1
     assert "ZeroDivisionError" in terminal
     assert "ZeroDivisionError" in log
+
+
+CLAIMED = """
+import sys
+from pathlib import Path
+from collateral.errors import CollateralError
+from collateral.joblog import broke_off, job
+from collateral.kept import claim
+with job("job.log", claim=claim("edit", ["in"], ["results/delta"], {{}})):
+    assert broke_off(Path("job.log"))
+    Path("results").mkdir(exist_ok=True)
+    {body}
+"""
+MADE = 'Path("results/delta").write_text("delta")'
+
+
+def run_claimed(folder, body):
+    """Run a job with a claim in a folder; its log's lines."""
+    (folder / "in").write_text("facts")
+    environment = {**os.environ, COMMAND: "snakemake --cores 2 --"}
+    command = [sys.executable, "-c", CLAIMED.format(body=body)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, (folder / "job.log").read_text().splitlines()
+
+
+def test_the_log_of_a_job_begins_with_the_command_that_repeats_it_alone(tmp_path):
+    code, lines = run_claimed(tmp_path, MADE)
+    assert code == 0
+    assert lines[0].endswith("INFO begun; alone: snakemake --cores 2 -- results/delta")
+    assert lines[-1].endswith("INFO done")
+    assert not broke_off(tmp_path / "job.log")
+
+
+def test_a_job_that_was_finished_before_ends_where_it_begins(tmp_path):
+    run_claimed(tmp_path, MADE)
+    (tmp_path / "results/delta").unlink()
+    code, lines = run_claimed(tmp_path, 'raise RuntimeError("computed again")')
+    assert code == 0
+    assert (tmp_path / "results/delta").read_text() == "delta"
+    assert "taken back" in lines[1]
+    assert not broke_off(tmp_path / "job.log")
+
+
+def test_a_job_that_failed_and_one_that_never_began_are_told_apart(tmp_path):
+    log = tmp_path / "job.log"
+    assert not broke_off(log)
+    log.write_text("")
+    assert not broke_off(log)
+    code, lines = run_claimed(tmp_path, 'raise CollateralError("layer 9 is outside the model")')
+    assert code == 1
+    assert lines[-1].endswith("layer 9 is outside the model")
+    assert broke_off(log)

@@ -1,6 +1,7 @@
 # The study's settings, wildcard constraints from them, and what the rules ask of both.
 
 import functools
+import os
 import re
 import shlex
 import sys
@@ -13,6 +14,7 @@ from collateral import places, results
 from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
+from collateral.joblog import COMMAND, broke_off
 from collateral.provenance import PACKAGE, fingerprint
 from collateral.runs import one_run
 from collateral.settings import load_study
@@ -327,6 +329,7 @@ def started(execute):
         own = executor_plugin.common_settings
         if own.dryrun_exec or own.touch_exec:
             return execute(executor_plugin=executor_plugin, **more)
+        os.environ[COMMAND] = repeated()  # every job has it in its log
         if not own.local_exec:  # a group's jobs run one after another, and its request says so
             workflow.register_resource("alone", 1)
         try:
@@ -336,18 +339,29 @@ def started(execute):
             raise WorkflowError(str(error))
         finally:
             for job in getattr(workflow.scheduler, "failed", ()):
-                for one in job if job.is_group() else [job]:
+                for one in broken_off(job):
                     logger.error(failure(one))
 
     return run
 
 
+def broken_off(job):
+    """The jobs of a failed group that were at work when it failed; all, where their logs do not say."""
+    jobs = list(job) if job.is_group() else [job]
+    return [one for one in jobs if broke_off(Path(one.log[0]))] or jobs
+
+
 def failure(job):
     """What a job that failed for good is told apart by, and the command that repeats it alone."""
-    given = [word for word in sys.argv[1:] if word not in workflow.dag_settings.targets]
-    again = shlex.join(["snakemake", *given, "--", str(job.output[0])])
     about = ", ".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
-    return f"Failed for good: {job.rule.name} ({about}); log: {job.log[0]}; alone: {again}"
+    alone = f"{os.environ[COMMAND]} {job.output[0]}"
+    return f"Failed for good: {job.rule.name} ({about}); log: {job.log[0]}; alone: {alone}"
+
+
+def repeated():
+    """The command that Snakemake was started with, ready for one more target."""
+    given = [word for word in sys.argv[1:] if word not in {"--", *workflow.dag_settings.targets}]
+    return shlex.join(["snakemake", *given, "--"])
 
 
 resource_scopes:
