@@ -3,6 +3,7 @@
 VENV   ?= .venv
 PYTHON ?= python3
 CORES  ?= $(shell nproc 2>/dev/null || echo 2)
+GPUS   ?= 1
 STUDY  ?=
 CONFIG ?=
 
@@ -10,7 +11,7 @@ BIN       := $(VENV)/bin
 PIP       := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 # The embedded study needs no model hub; other studies may.
 OFFLINE   := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$(if $(STUDY),0,1)}
-SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(CONFIG),--config $(CONFIG))
+SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(CONFIG),--config $(CONFIG))
 NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
 AXE       := 4.14.1
@@ -23,7 +24,7 @@ RULES     := Snakefile workflow/rules
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…") to its report
+run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…", GPUS=2) to its report
 	@$(SNAKEMAKE) --quiet host reason
 	@echo "Report: $(abspath $(REPORT))"
 

@@ -1,7 +1,11 @@
 """Profiles: the default one is laid over any other, so it may hold only what is right everywhere."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from snakemake.utils import update_config
 
@@ -21,9 +25,37 @@ def test_default_profile_overrides_nothing_that_a_cluster_needs():
         "rerun-incomplete",
         "keep-going",
         "show-failed-logs",
+        "resources",
     }
     assert set(profile("default")) <= allowed
     assert "code" not in profile("default")["rerun-triggers"]
+    # scoped to one machine by the rules, see tests/unit/test_needs.py; anything else would hold back a whole cluster
+    assert profile("default")["resources"] == ["gpu=1"]
+
+
+# Three jobs of a GPU each, under the project's own default profile and scope; a job notes how many it saw beside it.
+TURNS = """
+rule all:
+    input: expand("{n}.txt", n=range(3))
+
+resource_scopes:
+    gpu="local",
+
+rule compute:
+    output: "{n}.txt"
+    resources: gpu=1
+    shell: "touch {output}.now; ls *.now | wc -l > {output}; sleep 2; rm {output}.now"
+"""
+
+
+@pytest.mark.parametrize(("more", "most"), [([], 1), (["--resources", "gpu=2"], 2)])
+def test_as_many_jobs_compute_on_a_gpu_as_the_machine_is_said_to_have(tmp_path, more, most):
+    shutil.copytree(ROOT / "profiles/default", tmp_path / "profiles/default")
+    (tmp_path / "Snakefile").write_text(TURNS)
+    command = [sys.executable, "-m", "snakemake", "--cores", "3", *more]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert max(int(path.read_text()) for path in tmp_path.glob("?.txt")) == most
 
 
 def test_slurm_profile_retries_in_the_profile_and_polls_without_accounting():
