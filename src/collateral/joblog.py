@@ -1,4 +1,4 @@
-"""The frame of every job: where it logs, how it fails, how many threads it may use."""
+"""The frame of every job: where it logs, how it fails, how many threads and which GPU it may use."""
 
 import logging
 import os
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from collateral.cards import take_card
 from collateral.errors import CollateralError
 
 NOTE = 25  # between INFO and WARNING: worth a line on the terminal
@@ -15,7 +16,7 @@ logging.addLevelName(NOTE, "NOTE")
 
 
 @contextmanager
-def job(log_path: str, threads: int = 1) -> Iterator[None]:
+def job(log_path: str, threads: int = 1, device: str = "cpu") -> Iterator[None]:
     """Run a job: all it prints goes to `log_path`; notes, warnings and errors to the terminal too.
 
     A user's mistake (CollateralError) ends it with one line and exit status 1.
@@ -23,6 +24,7 @@ def job(log_path: str, threads: int = 1) -> Iterator[None]:
     Args:
         log_path: the rule's log file.
         threads: torch's number of threads, where the job uses torch; results depend on it.
+        device: of the job's model; with plain `cuda` the job takes a card that no other job of the machine has.
     """
     path = Path(log_path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +42,9 @@ def job(log_path: str, threads: int = 1) -> Iterator[None]:
             os.dup2(file.fileno(), stream.fileno())
         own.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, NOTE)]
         try:
+            card = take_card(device)
+            if card:
+                own.info("takes the card %s", card)
             yield
         except CollateralError as error:
             own.error("%s", error)

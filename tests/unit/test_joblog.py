@@ -41,3 +41,15 @@ def test_a_fault_of_the_program_has_its_traceback(tmp_path):
     assert code == 1
     assert "ZeroDivisionError" in terminal
     assert "ZeroDivisionError" in log
+
+
+def test_a_job_takes_a_card_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    body = BODY.replace("job(sys.argv[1])", 'job(sys.argv[1], 1, "cuda")')
+    end = 'import os; print("sees", os.environ["CUDA_VISIBLE_DEVICES"])'
+    command = [sys.executable, "-c", body.format(end=end), str(tmp_path / "job.log")]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    log = (tmp_path / "job.log").read_text()
+    assert "takes the card 3" in log
+    assert "sees 3\n" in log

@@ -5,7 +5,7 @@ from pathlib import Path
 from collateral.chain import edit_link, link_files
 from collateral.joblog import job
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime["threads"], snakemake.params.runtime["device"]):
     params, made = snakemake.params, snakemake.output
     edit_link(
         link_files(dict(snakemake.input.items())),

@@ -6,7 +6,7 @@ from collateral.chain import link_files
 from collateral.joblog import job
 from collateral.singles import edit_singly
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime["threads"], snakemake.params.runtime["device"]):
     params, made = snakemake.params, snakemake.output
     edit_singly(
         link_files(dict(snakemake.input.items())),

@@ -8,7 +8,7 @@ from collateral.files import read_json
 from collateral.joblog import job
 from collateral.models import load_model
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime["threads"], snakemake.params.runtime["device"]):
     params, given = snakemake.params, snakemake.input
     files = Path(snakemake.output.result), Path(snakemake.output.samples)
     verdict = read_json(Path(str(given.verdict))) if given.get("verdict") else {}

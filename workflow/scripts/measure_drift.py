@@ -7,7 +7,7 @@ from collateral.joblog import job
 from collateral.models import load_model
 from collateral.texts import documents
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime["threads"], snakemake.params.runtime["device"]):
     params, given = snakemake.params, snakemake.input
     model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
     settings = dict(params.settings)

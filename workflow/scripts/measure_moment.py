@@ -7,7 +7,7 @@ from collateral.models import load_model
 from collateral.moments import measure_moment, write_moment
 from collateral.texts import documents
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime["threads"], snakemake.params.runtime["device"]):
     params = snakemake.params
     model = load_model(Path(snakemake.input.model).parent, params.runtime["dtype"], params.runtime["device"])
     layer = int(snakemake.wildcards.layer)

@@ -8,7 +8,7 @@ from collateral.joblog import job
 from collateral.models import load_model
 from collateral.sequences import chosen_facts, facts_between
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime["threads"], snakemake.params.runtime["device"]):
     params, given = snakemake.params, snakemake.input
     facts = {fact.fact_id: fact for fact in read_facts(Path(given.facts))}
     known = Path(str(given.known)) if given.known else None

@@ -5,7 +5,7 @@ from pathlib import Path
 from collateral.hypertraining import train_hypernetwork
 from collateral.joblog import job
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime["threads"], snakemake.params.runtime["device"]):
     params, given = snakemake.params, snakemake.input
     train_hypernetwork(
         model=Path(given.model).parent,
