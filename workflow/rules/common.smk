@@ -165,7 +165,7 @@ def need(job):
 
 
 def needed(name, wildcards):
-    """What a job of the rule of that name needs, see `collateral.needs`: more for a larger model or more edits."""
+    """What a job needs: more for a larger model or more edits, see `collateral.needs`. The name is its rule's."""
     own = {kind: wildcards.get(kind, "") for kind in ("model", "dataset", "suite")}
     editor = wildcards.get("editor", wildcards.get("learner", ""))
     edits, start = int(wildcards.get("edits", 0)), 0
@@ -176,9 +176,9 @@ def needed(name, wildcards):
 
 
 def asks(name):
-    """What the rule of that name asks a cluster for: memory, minutes and GPUs of each of its jobs.
+    """What the jobs under that name ask a cluster for: memory, minutes, GPUs.
 
-    A job that is tried again asks for more memory and time: twice as much at the second attempt, then three times.
+    A job that is tried again asks for more memory and time, twice as much at the second attempt, then three times.
     """
     gpus = {gpus_of(Job(name, "", model), STUDY) for model in STUDY.names("models")}
     return {
