@@ -25,12 +25,14 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/needs.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/edit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/weigh.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/running.smk"
 
 
 rule all:

@@ -1,13 +1,14 @@
-"""The frame of every job: where it logs, how it fails, how many threads it may use."""
+"""The frame of every job: where it logs, how it fails, how many threads and which GPU it may use."""
 
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from collateral.cardlocks import take_card
 from collateral.errors import CollateralError
 from collateral.kept import Claim, keep, take_back
 
@@ -18,16 +19,19 @@ logging.addLevelName(NOTE, "NOTE")
 
 
 @contextmanager
-def job(log_path: str, threads: int = 1, claim: Claim | None = None) -> Iterator[None]:
+def job(
+    log_path: str, runtime: Mapping[str, Any] | None = None, claim: Claim | None = None
+) -> Iterator[None]:
     """Run a job: all it prints goes to `log_path`; notes, warnings and errors to the terminal too.
 
     A user's mistake (CollateralError) ends it with one line and exit status 1.
 
     Args:
         log_path: the rule's log file.
-        threads: torch's number of threads, where the job uses torch; results depend on it.
-        claim: what decides the job's outputs; with it, a job that an interrupted run had finished takes them back and
-            ends there.
+        runtime: of a job that uses torch: `threads`, on which results depend, and the `device` of its model; with
+            plain `cuda` the job takes a card that no other job of the machine has.
+        claim: what decides the job's outputs; with it, a job that an interrupted run had finished takes them back
+            and ends there.
     """
     path = Path(log_path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +41,7 @@ def job(log_path: str, threads: int = 1, claim: Claim | None = None) -> Iterator
     own.propagate = False
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(runtime["threads"] if runtime else 1)
     with path.open("w", encoding="utf-8") as file:
         # libraries print progress and advice by themselves; several jobs at once would garble the terminal
         for stream in (sys.stdout, sys.stderr):
@@ -51,6 +55,9 @@ def job(log_path: str, threads: int = 1, claim: Claim | None = None) -> Iterator
                 own.info("taken back: an interrupted run had finished this job")
                 own.info(DONE)
                 sys.exit(0)
+            card = take_card(runtime["device"]) if runtime else ""
+            if card:
+                own.info("takes the card %s", card)
             yield
             if claim is not None:
                 keep(claim)

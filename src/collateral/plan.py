@@ -17,21 +17,9 @@ from collateral.rates import (
     seconds,
 )
 from collateral.recipes import method_names
-from collateral.stagework import Sizes, work_of
+from collateral.stagework import Sizes, place_of, work_of
 from collateral.study import Study
 from collateral.workload import Work
-
-NO_MODEL = frozenset(
-    {
-        "download_model",
-        "download",
-        "load_facts",
-        "load_training_facts",
-        "prepare_benchmark",
-        "sample_sequence",
-    }
-    | {"gather", "infer", "report", "weigh"}
-)
 
 
 @dataclass(frozen=True)
@@ -198,23 +186,18 @@ def _is_named(study: Study, job: Job) -> bool:
     kinds = (("models", job.model), ("datasets", job.dataset), ("editors", job.editor), ("suites", job.suite))
     if any(name and name not in own[kind] for kind, name in kinds):
         return False
+    if job.suite and job.suite not in study.names(
+        "suites"
+    ):  # another study's: its tasks are not counted here
+        return False
     if not job.editor:
         return True
     method = own["editors"][job.editor]["method"]
     return method in method_names() and method in {"noop", *own["models"][job.model]["methods"]}
 
 
-def _place(study: Study, job: Job) -> tuple[str, int, str]:
-    """Return device kind, cores and dtype of a job."""
-    if job.rule in NO_MODEL:
-        return "cpu", study.settings["runtime"]["threads"] if job.rule == "weigh" else 1, "float32"
-    own = study.settings["models"][job.model]
-    kind = own["device"].partition(":")[0]
-    return kind, study.cards(job.model) or study.settings["runtime"]["threads"], own["dtype"]
-
-
 def _default(study: Study, job: Job, sizes: Sizes, machine: Machine, work: Work) -> float:
-    kind, cores, dtype = _place(study, job)
+    kind, cores, dtype = place_of(job, study)
     rates = device(kind, dtype, cores, machine.speed.get(kind, 1))
     return seconds(work, sizes.shapes.get(job.model), dtype, rates)
 
@@ -227,7 +210,7 @@ def _measure(study: Study, job: Job, sizes: Sizes, machine: Machine, record: Rec
     work = work_of(job, study, sizes)
     if work is None:
         return None
-    kind, _, _ = _place(study, job)
+    kind, _, _ = place_of(job, study)
     estimated = _default(study, job, sizes, machine, work)
     return Measure(job, kind, _method(study, job), record.seconds, estimated)
 
@@ -240,7 +223,7 @@ def _estimate(
     rates: Calibration,
     waiting: frozenset[str] | None,
 ) -> Estimate:
-    kind, cores, _ = _place(study, job)
+    kind, cores, _ = place_of(job, study)
     left = None if waiting is None else job.output in waiting
     work = work_of(job, study, sizes)
     if work is None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from collateral.jobs import Job
+from collateral.needs import Need, largest
 from collateral.plan import Estimate, Plan, Stage, Total, total
 from collateral.rates import CORE_RATES, GPU_RATES, ITSELF, LIKE, SAME, SCALED, Source
 
@@ -11,13 +13,13 @@ CARD = 80e9  # ASSUME: memory of a large card as clusters have it; unit: bytes
 _UNITS = {"cpu": "CPU core time", "cuda": "GPU time"}
 
 
-def plan_text(plan: Plan, title: str, limits: Mapping[str, Mapping[str, float]], notes: Sequence[str]) -> str:
+def plan_text(plan: Plan, title: str, needs: Mapping[Job, Need], notes: Sequence[str]) -> str:
     """Return a plan as a table and sentences.
 
     Args:
         plan: to be told.
         title: of the study.
-        limits: rule → `mem_mb` and `runtime` (minutes) that it asks of a cluster, as far as it says.
+        needs: job → what it asks a cluster for.
         notes: what else there is to say, such as why nothing is known of what is still to do.
     """
     kinds = [kind for kind in _UNITS if any(one.kind == kind for one in plan.estimates)]
@@ -32,7 +34,8 @@ def plan_text(plan: Plan, title: str, limits: Mapping[str, Mapping[str, float]],
         _aligned([head, *rows]),
         _models(plan, kinds),
         _longest(plan),
-        _cluster(plan, limits),
+        _asked(plan, needs),
+        _beyond(plan, needs),
         *notes,
         _legend(plan),
     ]
@@ -149,27 +152,53 @@ def _longest(plan: Plan) -> str:
     )
 
 
-def _cluster(plan: Plan, limits: Mapping[str, Mapping[str, float]]) -> str:
-    """Return what a cluster would stop: jobs above the main memory or the time that their rule asks for."""
+def _asked(plan: Plan, needs: Mapping[Job, Need]) -> str:
+    """Return the largest request of each rule that has jobs to do; rules that ask for the same share a line."""
+    rules: dict[Need, list[str]] = {}
+    for stage in plan.stages:
+        asked = [needs[one.job] for one in stage.waiting if one.job in needs]
+        if asked:
+            rules.setdefault(largest(asked), []).append(stage.rule)
+    if not rules:
+        return ""
+    rows = [["  memory", "time", "GPUs", "asked by the largest job of"]]
+    for need, names in sorted(rules.items(), key=lambda item: (-item[0].gpus, -item[0].memory)):
+        memory, time = f"  {size(1e6 * need.memory)}", hours(need.minutes / 60)
+        rows.append([memory, time, str(need.gpus or "-"), ", ".join(names)])
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ["  ".join([*map(str.rjust, row[:3], widths), row[3]]) for row in rows]
+    return "\n".join(
+        ["Asked of a cluster; a job that fails asks for twice as much, then three times:", *lines]
+    )
+
+
+def _beyond(plan: Plan, needs: Mapping[Job, Need]) -> str:
+    """Return what a cluster would stop: jobs that this machine's records or speed put above what they ask for."""
     lines, options = [], []
     for stage in plan.stages:
-        own = limits.get(stage.rule, {})
-        most = max((one.host for one in stage.waiting), default=0) / 1e6
-        if most > own.get("mem_mb", most):
-            lines.append(
-                f"  {stage.rule}: {size(1e6 * most)} of main memory, not {size(1e6 * own['mem_mb'])}"
-            )
+        known = [
+            (one, needs[one.job]) for one in stage.waiting if one.job in needs and one.seconds is not None
+        ]
+        large = [(one.host / 1e6, need.memory) for one, need in known if one.host / 1e6 > 1.05 * need.memory]
+        if large:
+            most, asked = max(large)
+            lines.append(f"  {stage.rule}: {size(1e6 * most)} of main memory, not {size(1e6 * asked)}")
             options.append(f"{stage.rule}:mem_mb={_above(most)}")
-        longest = max(((one.seconds or 0) * one.source.factor / 60 for one in stage.waiting), default=0)
-        if longest > own.get("runtime", longest):
-            usual = max((one.seconds or 0) / 3600 for one in stage.waiting)
-            most_hours, asked = hours(longest / 60), hours(own["runtime"] / 60)
-            lines.append(f"  {stage.rule}: a job of {hours(usual)}, up to {most_hours}, not {asked}")
-            options.append(f"{stage.rule}:runtime={_above(longest)}")
+        bounds = [(_longest_minutes(one), need.minutes) for one, need in known]
+        long = [(bound, asked) for bound, asked in bounds if bound > 1.1 * asked]
+        if long:
+            bound, asked = max(long)
+            lines.append(f"  {stage.rule}: up to {hours(bound / 60)}, not {hours(asked / 60)}")
+            options.append(f"{stage.rule}:runtime={_above(bound)}")
     if not lines:
         return ""
-    head = "More than the rules ask a cluster for:"
+    head = "More than they ask for, by what this machine is said or was seen to need:"
     return "\n".join([head, *lines, f"  Add: --set-resources {' '.join(options)}"])
+
+
+def _longest_minutes(one: Estimate) -> float:
+    """Return the time of a job, in minutes, if its estimate is as much too low as its source may be."""
+    return (one.seconds or 0) * one.source.factor / 60
 
 
 def _above(value: float) -> int:

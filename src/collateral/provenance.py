@@ -24,8 +24,8 @@ LIBRARIES = (
     "scipy",
     "snakemake",
 )
-# How a job logs, and what an interrupted one keeps, never what it computes: a change there reruns nothing.
-FRAME = frozenset({"collateral.joblog", "collateral.kept"})
+# How a job logs, which card it takes, what an interrupted one keeps, never what it computes: a change reruns nothing.
+FRAME = frozenset({"collateral.joblog", "collateral.cardlocks", "collateral.kept"})
 
 
 def fingerprint(script: Path, *modules: str) -> str:

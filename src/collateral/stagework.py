@@ -59,7 +59,19 @@ _LIGHT = {
     "gather": Work(start=6, memory=2 * LIGHT, disk=2e6),
     "infer": Work(start=15, memory=2 * LIGHT, disk=1e6),
     "report": Work(start=25, memory=2 * LIGHT, disk=4e6),
+    "screen_collapse": Work(start=3, disk=1e3),
 }
+# What computes with numbers that it reads, or with none: no model is loaded on its device.
+NO_MODEL = frozenset({*_LIGHT, "download_model", "weigh", "export_checkpoint"})
+
+
+def place_of(job: Job, study: Study) -> tuple[str, int, str]:
+    """Return device kind (cpu or cuda), cores or cards, and dtype of a job."""
+    if job.rule in NO_MODEL:
+        return "cpu", study.settings["runtime"]["threads"] if job.rule == "weigh" else 1, "float32"
+    own = study.settings["models"][job.model]
+    kind = own["device"].partition(":")[0]
+    return kind, study.cards(job.model) or study.settings["runtime"]["threads"], own["dtype"]
 
 
 def _common(job: Job, study: Study, shape: Shape) -> tuple[float, float]:
@@ -73,7 +85,17 @@ def _common(job: Job, study: Study, shape: Shape) -> tuple[float, float]:
 def _model(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
     # ASSUME: the source's files are float32; the papers' 7B models lie there in 16 bits, half of it
     stored = 4.0 * shape.parameters
-    return Work(start=5 + stored / 100e6, memory=1e9, disk=stored)
+    # a quantised file is unpacked into one model and copied into another; files of a hub or folder are only copied
+    converted = PROCESS + 3 * stored if "wheel" in study.settings["models"][job.model]["source"] else 1e9
+    return Work(start=5 + stored / 100e6, memory=converted, disk=stored)
+
+
+def _export(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
+    """A whole model, rebuilt on the CPU and written."""
+    loaded = weights(shape, study.settings["models"][job.model]["dtype"])
+    return Work(
+        start=12 + loaded / 100e6, memory=PROCESS + 2 * loaded, host=PROCESS + 2 * loaded, disk=loaded
+    )
 
 
 def _contexts(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
@@ -173,6 +195,7 @@ _MODEL: dict[str, Callable[[Job, Study, Sizes, Shape], Work]] = {
     "evaluate_abilities": _evaluation,
     "measure_drift": _drift,
     "weigh": _weigh,
+    "export_checkpoint": _export,
     "edit": lambda job, study, sizes, shape: edit_work(study, job, shape, sizes.probes[job.dataset]),
     "edit_singly": lambda job, study, sizes, shape: edit_work(study, job, shape, sizes.probes[job.dataset]),
     "train_hypernetwork": lambda job, study, sizes, shape: training_work(study, job, shape),

@@ -8,41 +8,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
 
 from collateral.errors import CollateralError
 from collateral.jobs import Job, study_jobs
+from collateral.needs import Need, need_of
 from collateral.plan import Machine, make_plan, total
 from collateral.plantable import card_notes, hours, plan_text, size
 from collateral.rates import Record, calibrated, read_records
-from collateral.settings import load_study
 from collateral.shapes import Shape, shape_of_config, shape_of_settings
-from collateral.stagework import Sizes
 from collateral.taskcounts import suite_counts
+from planned_studies import MODEL, RECORDED, sizes_of, study_of
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-MODEL = "smollm2-135m"
-
-
-def study_of(**own):
-    """The default study with keys of `study` and sections replaced."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    sections = own.pop("sections", {})
-    config["study"] = {**config["study"], **own}
-    for name, entries in sections.items():
-        for key, value in entries.items():
-            config[name][key] = {**config[name].get(key, {}), **value}
-    return load_study(config, SCHEMA)
-
-
-def sizes_of(study):
-    return Sizes(
-        shapes={name: shape_of_settings(one) for name, one in study.settings["models"].items()},
-        suites={name: suite_counts(study.settings["suites"][name], []) for name in study.names("suites")},
-        probes=dict.fromkeys(study.settings["datasets"], 4.0),
-        facts={},
-    )
 
 
 def plan_of(study, records=None, waiting=None):
@@ -188,25 +165,6 @@ def test_moments_and_states_are_on_the_disk_in_the_sizes_of_their_matrices():
     assert state < edit.disk < 1.15 * state  # measured: a state of 129.8 MB, a delta of 14.1 MB
 
 
-# Recorded by Snakemake: SmolLM2-135M, one thread of a busy machine; seconds, resident MB.
-RECORDED = [
-    (Job("evaluate_unedited", "", MODEL, suite="abilities"), 69.9, 1205),
-    (Job("edit", "", MODEL, "counterfact", 0, "rome", 0, 2), 37.1, 1117),
-    (Job("edit", "", MODEL, "counterfact", 0, "rome-rect-40", 0, 2), 31.2, 1130),
-    (Job("edit", "", MODEL, "counterfact", 0, "memit", 0, 2), 41.7, 1108),
-    (Job("edit", "", MODEL, "counterfact", 0, "d4s", 0, 2), 54.9, 1427),
-    (Job("edit", "", MODEL, "counterfact", 0, "ft", 0, 2), 30.1, 1123),
-    (Job("edit", "", MODEL, "counterfact", 0, "kn", 0, 2), 32.0, 1082),
-    (Job("edit", "", MODEL, "zsre", 1, "d4s", 0, 20), 347.2, 1813),
-    (Job("edit_singly", "", MODEL, "zsre", 0, "rome", 15, 30), 212.5, 1220),
-    (Job("measure_drift", "", MODEL, "counterfact", 0, "rome", 0, 2), 33.3, 1492),
-    (Job("measure_drift", "", MODEL, "counterfact", 0, "memit", 0, 2), 31.7, 1752),
-    (Job("weigh", "", MODEL, "counterfact", 0, "memit", 0, 2), 7.6, 707),
-    (Job("measure_moment", "", MODEL, layer=4), 38.5, 857),
-    (Job("measure_moment", "", MODEL, layer=8), 51.2, 910),
-]
-
-
 @pytest.mark.parametrize(("job", "seconds", "memory"), RECORDED)
 def test_without_records_a_job_is_within_a_factor_of_three_of_what_was_recorded(job, seconds, memory):
     study = study_of(datasets=["embedded"])
@@ -273,7 +231,7 @@ def test_records_are_read_with_the_start_of_their_link(tmp_path):
 def test_the_table_names_every_stage_and_what_it_rests_on():
     study = study_of(models=[MODEL, "gpt2-xl"], sections={"models": {"gpt2-xl": {"device": "cuda"}}})
     plan = plan_of(study, waiting=frozenset({"results/report/index.html"}))
-    text = plan_text(plan, "A title", {"edit": {"mem_mb": 1000, "runtime": 240}}, ["A note."])
+    text = plan_text(plan, "A title", {}, ["A note."])
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     for stage in plan.stages:
         assert lines[stage.rule][1] == str(len(stage.estimates))
@@ -304,16 +262,42 @@ def test_a_model_that_no_card_holds_is_named_with_the_cards_that_it_needs():
     assert card_notes(plan_of(study_of()), {MODEL: 0}) == []
 
 
-def test_a_cluster_is_asked_for_what_the_largest_job_needs():
+def test_the_largest_request_of_each_rule_is_told():
+    study = study_of(
+        models=["gpt-j-6b"], editors=["rome"], sections={"models": {"gpt-j-6b": {"device": "cuda"}}}
+    )
+    plan = plan_of(study)
+    needs = {one.job: need_of(one.job, study, sizes_of(study)) for one in plan.estimates}
+    text = plan_text(plan, "t", needs, [])
+    lines = text.partition("Asked of a cluster")[2].replace(",", "").splitlines()
+    (line,) = (line for line in lines if "edit" in line.split())
+    most = max(need.memory for job, need in needs.items() if job.rule == "edit")
+    assert line.split()[:2] == size(1e6 * most).split()
+    assert line.split()[4] == "1"
+    assert "--set-resources" not in text
+
+
+def test_what_records_put_above_a_request_is_told_with_the_remedy():
     plan = plan_of(study_of(models=["gpt-j-6b"], editors=["rome"]))
-    text = plan_text(plan, "t", {"edit": {"mem_mb": 6000, "runtime": 1}}, [])
+    edits = [one for one in plan.estimates if one.job.rule == "edit"]
+    text = plan_text(plan, "t", {one.job: Need(6000, 1) for one in edits}, [])
     added = dict(part.split("=") for part in text.partition("--set-resources ")[2].split("\n")[0].split())
-    most = max(one.host for one in plan.estimates if one.job.rule == "edit")
+    most = max(one.host for one in edits)
     assert most < 1e6 * int(added["edit:mem_mb"]) < 1.3 * most
     assert "edit:runtime" in added
-    assert "--set-resources" not in plan_text(
-        plan, "t", {"edit": {"mem_mb": 900000.0, "runtime": 90000.0}}, []
-    )
+    assert "--set-resources" not in plan_text(plan, "t", {one.job: Need(900000, 90000) for one in edits}, [])
+
+
+def test_a_study_that_skips_collapsed_chains_is_planned():
+    study = study_of(editors=["rome", "rome-rect-40"], checkpoints=[1, 5, 10])
+    study.settings["collapse"]["skip"] = True
+    assert counted(study)["screen_collapse"] == 2 * 2  # the last checkpoint's verdict is read by none
+
+
+def test_a_record_of_a_suite_that_this_study_does_not_have_is_left_out():
+    study = study_of(suites=["other"], sections={"suites": {"other": {"tasks": ["embedded-english"]}}})
+    record = {Job("evaluate_unedited", "", MODEL, suite="abilities"): Record(900, None)}
+    assert total(plan_of(study, record).estimates) == total(plan_of(study).estimates)
 
 
 def test_a_model_of_unknown_shape_is_counted_and_named():
@@ -364,7 +348,9 @@ def test_an_unknown_study_is_one_line_with_the_nearest_name():
 
 
 def test_planning_imports_no_torch():
-    names = "jobs, collateral.plan, collateral.plantable, collateral.rates, collateral.taskcounts"
+    names = ", collateral.".join(
+        ("jobs", "needs", "plan", "plantable", "rates", "studysizes", "taskcounts", "stagework")
+    )
     code = f"import sys, collateral.{names}; print(sorted({{'torch', 'lm_eval', 'transformers'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,22 +1,16 @@
 # The study's settings, wildcard constraints from them, and what the rules ask of both.
 
 import functools
-import os
 import re
-import shlex
-import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.logging import logger
 
 from collateral import places, results
 from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
-from collateral.joblog import COMMAND, broke_off
 from collateral.provenance import PACKAGE, fingerprint
-from collateral.runs import one_run
 from collateral.settings import load_study
 from collateral.study import Cell, reference_blocks
 from collateral.taskfolders import benchmarks_of, task_fingerprint
@@ -320,55 +314,3 @@ def group_of(kind):
         return own
 
     return name
-
-
-def started(execute):
-    """Snakemake's own execution, as the only one of this folder, with a last word on jobs that failed for good."""
-
-    def run(*, executor_plugin, **more):
-        own = executor_plugin.common_settings
-        if own.dryrun_exec or own.touch_exec:
-            return execute(executor_plugin=executor_plugin, **more)
-        os.environ[COMMAND] = repeated()  # every job has it in its log
-        if not own.local_exec:  # a group's jobs run one after another, and its request says so
-            workflow.register_resource("alone", 1)
-        try:
-            with one_run(Path.cwd()):
-                return execute(executor_plugin=executor_plugin, **more)
-        except CollateralError as error:
-            raise WorkflowError(str(error))
-        finally:
-            for job in getattr(workflow.scheduler, "failed", ()):
-                for one in broken_off(job):
-                    logger.error(failure(one))
-
-    return run
-
-
-def broken_off(job):
-    """The jobs of a failed group that were at work when it failed; all, where their logs do not say."""
-    jobs = list(job) if job.is_group() else [job]
-    return [one for one in jobs if broke_off(Path(one.log[0]))] or jobs
-
-
-def failure(job):
-    """What a job that failed for good is told apart by, and the command that repeats it alone."""
-    about = ", ".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
-    alone = f"{os.environ[COMMAND]} {job.output[0]}"
-    return f"Failed for good: {job.rule.name} ({about}); log: {job.log[0]}; alone: {alone}"
-
-
-def repeated():
-    """The command that Snakemake was started with, ready for one more target."""
-    given = [word for word in sys.argv[1:] if word not in {"--", *workflow.dag_settings.targets}]
-    return shlex.join(["snakemake", *given, "--"])
-
-
-resource_scopes:
-    alone="local",
-
-
-if workflow.is_main_process:
-    workflow.execute = started(workflow.execute)
-else:
-    workflow.register_resource("alone", 1)

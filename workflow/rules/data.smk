@@ -9,8 +9,7 @@ rule download_model:
     conda:
         "../../envs/edit.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("download_model"),
     params:
         source=lambda w: STUDY.settings["models"][w.model]["source"],
         code=code("download_model.py"),
@@ -28,8 +27,7 @@ rule download:
     conda:
         "../../envs/edit.yaml"
     resources:
-        mem_mb=2000,
-        runtime=240,
+        **asks("download"),
         mirror=MIRROR,  # no parameter: the same file from elsewhere changes nothing
     params:
         source=download_source,
@@ -49,6 +47,8 @@ rule load_facts:
         "logs/load_facts/{dataset}.log",
     conda:
         "../../envs/edit.yaml"
+    resources:
+        **asks("load_facts"),
     params:
         dataset=lambda w: loading(w, "limit", "questions"),
         code=lambda w: code("load_facts.py", loader_module(w)),
@@ -67,6 +67,8 @@ rule load_training_facts:
         "logs/load_training_facts/{dataset}.log",
     conda:
         "../../envs/edit.yaml"
+    resources:
+        **asks("load_training_facts"),
     params:
         dataset=lambda w: {"limit": None, **loading(w, "questions")},
         code=lambda w: code("load_facts.py", loader_module(w)),
@@ -85,6 +87,8 @@ rule prepare_benchmark:
         "logs/prepare_benchmark/{benchmark}/{split}.log",
     conda:
         "../../envs/evaluate.yaml"
+    resources:
+        **asks("prepare_benchmark"),
     params:
         source=lambda w: benchmark_source(w.benchmark, w.split),
         code=code("prepare_benchmark.py"),
@@ -103,6 +107,8 @@ rule sample_sequence:
         "logs/sample_sequence/{dataset}/seed-{seed}.log",
     conda:
         "../../envs/edit.yaml"
+    resources:
+        **asks("sample_sequence"),
     params:
         conflicts=lambda w: STUDY.settings["datasets"][w.dataset]["conflicts"],
         code=code("sample_sequence.py"),

@@ -29,8 +29,7 @@ rule edit:
         "../../envs/edit.yaml"
     threads: THREADS
     resources:
-        mem_mb=6000,
-        runtime=240,
+        **asks("edit"),
     params:
         recipe=recipe,
         link=lambda w: {
@@ -72,8 +71,7 @@ rule edit_singly:
         "../../envs/edit.yaml"
     threads: THREADS
     resources:
-        mem_mb=6000,
-        runtime=240,
+        **asks("edit_singly"),
     params:
         recipe=recipe,
         link=lambda w: {
@@ -102,8 +100,7 @@ rule export_checkpoint:
     conda:
         "../../envs/edit.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("export_checkpoint"),
     params:
         runtime=runtime,
         code=code("export_checkpoint.py"),

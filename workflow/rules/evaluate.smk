@@ -16,8 +16,7 @@ rule evaluate_unedited:
         "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
-        mem_mb=6000,
-        runtime=480,
+        **asks("evaluate_unedited"),
     params:
         suite=suite_settings,
         folders=lambda w: task_folders(w.suite),
@@ -49,8 +48,7 @@ rule evaluate_abilities:
         "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
-        mem_mb=6000,
-        runtime=480,
+        **asks("evaluate_abilities"),
     params:
         suite=suite_settings,
         folders=lambda w: task_folders(w.suite),
@@ -75,6 +73,8 @@ rule screen_collapse:
         group_of("evaluation")
     conda:
         "../../envs/report.yaml"
+    resources:
+        **asks("screen_collapse"),
     params:
         settings=STUDY.settings["collapse"],
         suites=lambda w: asked_tasks(STUDY.suites(cell(w), number(w))),
@@ -107,8 +107,7 @@ rule measure_efficacy:
         "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **asks("measure_efficacy"),
     params:
         link=lambda w: {
             "edits": number(w),
@@ -140,8 +139,7 @@ rule measure_drift:
         "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("measure_drift"),
     params:
         settings={"text": STUDY.settings["moments"]["text"], **STUDY.settings["drift"]},
         runtime=runtime,

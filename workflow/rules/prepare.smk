@@ -12,8 +12,7 @@ rule sample_contexts:
         "../../envs/edit.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("sample_contexts"),
     params:
         settings=STUDY.settings["contexts"],
         runtime=runtime,
@@ -38,8 +37,7 @@ rule measure_moment:
         "../../envs/edit.yaml"
     threads: THREADS
     resources:
-        mem_mb=8000,
-        runtime=240,
+        **asks("measure_moment"),
     params:
         settings=STUDY.settings["moments"],
         runtime=runtime,
@@ -62,8 +60,7 @@ rule probe_known:
         "../../envs/edit.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("probe_known"),
     params:
         runtime=runtime,
         code=code("probe_known.py"),
@@ -89,8 +86,7 @@ rule measure_reference:
         "../../envs/evaluate.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("measure_reference"),
         last_edit=lambda w: STUDY.last_checkpoint(order(w)),  # checked, but a later checkpoint probes nothing anew
     params:
         block=lambda w: {
@@ -123,8 +119,7 @@ rule train_hypernetwork:
         "../../envs/edit.yaml"
     threads: THREADS
     resources:
-        mem_mb=12000,
-        runtime=1440,
+        **asks("train_hypernetwork"),
         last_edit=lambda w: STUDY.last_edit(order(w), w.learner),  # checked, but a later checkpoint retrains nothing
     params:
         training=lambda w: {"seed": int(w.seed), **STUDY.training(w.model, w.learner)},

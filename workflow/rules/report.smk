@@ -13,6 +13,8 @@ rule gather:
         "logs/gather.log",
     conda:
         "../../envs/report.yaml"
+    resources:
+        **asks("gather"),
     params:
         suites=asked_tasks(STUDY.names("suites")),
         folders={name: task_folders(name) for name in STUDY.names("suites")},
@@ -35,6 +37,8 @@ rule infer:
         "logs/infer.log",
     conda:
         "../../envs/report.yaml"
+    resources:
+        **asks("infer"),
     params:
         terms=STUDY.settings["inference"],
         code=code("infer.py"),
@@ -68,6 +72,8 @@ rule report:
         "logs/report.log",
     conda:
         "../../envs/report.yaml"
+    resources:
+        **asks("report"),
     params:
         settings=STUDY.settings,
         code=code("report.py"),

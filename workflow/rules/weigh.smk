@@ -19,8 +19,7 @@ rule weigh:
         "../../envs/edit.yaml"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("weigh"),
     params:
         settings=STUDY.settings["weights"],
         runtime=runtime,

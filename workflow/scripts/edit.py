@@ -7,7 +7,7 @@ from collateral.joblog import job
 from collateral.kept import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
+with job(snakemake.log[0], snakemake.params.runtime, own):
     params, made = snakemake.params, snakemake.output
     edit_link(
         link_files(dict(snakemake.input.items())),

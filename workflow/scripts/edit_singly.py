@@ -8,7 +8,7 @@ from collateral.kept import claim
 from collateral.singles import edit_singly
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
+with job(snakemake.log[0], snakemake.params.runtime, own):
     params, made = snakemake.params, snakemake.output
     edit_singly(
         link_files(dict(snakemake.input.items())),

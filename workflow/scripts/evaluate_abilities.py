@@ -10,7 +10,7 @@ from collateral.kept import claim
 from collateral.models import load_model
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
+with job(snakemake.log[0], snakemake.params.runtime, own):
     params, given = snakemake.params, snakemake.input
     files = Path(snakemake.output.result), Path(snakemake.output.samples)
     verdict = read_json(Path(str(given.verdict))) if given.get("verdict") else {}

@@ -9,7 +9,7 @@ from collateral.models import load_model
 from collateral.texts import documents
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
+with job(snakemake.log[0], snakemake.params.runtime, own):
     params, given = snakemake.params, snakemake.input
     model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
     settings = dict(params.settings)

@@ -9,7 +9,7 @@ from collateral.moments import measure_moment, write_moment
 from collateral.texts import documents
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
+with job(snakemake.log[0], snakemake.params.runtime, own):
     params = snakemake.params
     model = load_model(Path(snakemake.input.model).parent, params.runtime["dtype"], params.runtime["device"])
     layer = int(snakemake.wildcards.layer)

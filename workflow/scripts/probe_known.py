@@ -7,7 +7,7 @@ from collateral.facts import read_facts
 from collateral.joblog import job
 from collateral.models import load_model
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime):
     params = snakemake.params
     model = load_model(Path(snakemake.input.model).parent, params.runtime["dtype"], params.runtime["device"])
     write_known(known_facts(model, read_facts(Path(snakemake.input.facts))), Path(snakemake.output[0]))

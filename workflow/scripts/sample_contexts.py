@@ -6,7 +6,7 @@ from collateral.contexts import checked_templates, sample_templates, write_templ
 from collateral.joblog import job
 from collateral.models import load_model
 
-with job(snakemake.log[0], snakemake.params.runtime["threads"]):
+with job(snakemake.log[0], snakemake.params.runtime):
     params = snakemake.params
     model = load_model(Path(snakemake.input.model).parent, params.runtime["dtype"], params.runtime["device"])
     settings = params.settings

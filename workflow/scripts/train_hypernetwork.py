@@ -7,7 +7,7 @@ from collateral.joblog import job
 from collateral.kept import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
+with job(snakemake.log[0], snakemake.params.runtime, own):
     params, given = snakemake.params, snakemake.input
     train_hypernetwork(
         model=Path(given.model).parent,

@@ -7,7 +7,7 @@ from collateral.kept import claim
 from collateral.weights import weigh_checkpoint
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["threads"], own):
+with job(snakemake.log[0], snakemake.params.runtime, own):
     weigh_checkpoint(
         Path(snakemake.input.model).parent,
         [Path(path) for path in snakemake.input.deltas],

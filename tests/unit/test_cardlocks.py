@@ -1,0 +1,134 @@
+"""A job's card: one that no other job holds, of those that the machine or the cluster offers."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from collateral import cardlocks
+
+TAKER = """
+import sys, time
+from collateral.cardlocks import take_card
+print(take_card("cuda"), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def offered(tmp_path, monkeypatch):
+    """Sets what the machine and the environment offer; locks lie in a folder of their own."""
+    monkeypatch.setattr(cardlocks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(cardlocks, "_held", [])
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+    def offer(visible=None, machine=()):
+        tools = tmp_path / "tools"
+        tools.mkdir(exist_ok=True)
+        if machine:
+            (tools / "nvidia-smi").write_text("#!/bin/sh\nprintf '%s\\n' " + " ".join(machine))
+            (tools / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin" if machine else str(tools))
+        if visible is None:
+            monkeypatch.delenv(cardlocks.VISIBLE, raising=False)
+        else:
+            monkeypatch.setenv(cardlocks.VISIBLE, visible)
+
+    yield offer
+    for lock in cardlocks._held:
+        os.close(lock)
+
+
+def other(count):
+    """Other processes that each have taken a card, and the cards' names."""
+    found = []
+    for _ in range(count):
+        one = subprocess.Popen([sys.executable, "-c", TAKER], stdout=subprocess.PIPE, text=True)
+        found.append((one, one.stdout.readline().strip()))
+    return found
+
+
+def test_each_of_several_jobs_has_a_card_of_its_own(offered):
+    offered(machine=["GPU-a", "GPU-b", "GPU-c"])
+    others = other(2)
+    try:
+        assert {name for _, name in others} == {"GPU-a", "GPU-b"}
+        assert cardlocks.take_card("cuda") == os.environ[cardlocks.VISIBLE] == "GPU-c"
+    finally:
+        end(others)
+
+
+def test_a_job_waits_for_a_card_and_has_it_when_the_other_job_is_killed(offered, monkeypatch):
+    offered(machine=["GPU-a"])
+    ((process, name),) = others = other(1)
+    waited = []
+    monkeypatch.setattr(cardlocks.time, "sleep", lambda seconds: (waited.append(seconds), end(others)))
+    assert name == "GPU-a"
+    assert cardlocks.take_card("cuda") == "GPU-a"
+    assert waited
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_the_cards_that_the_environment_names_are_the_choice(offered):
+    offered(visible="2, 5", machine=["GPU-a"])
+    others = other(1)
+    try:
+        assert others[0][1] == "2"
+        assert cardlocks.take_card("cuda") == os.environ[cardlocks.VISIBLE] == "5"
+    finally:
+        end(others)
+
+
+def test_one_card_that_a_cluster_has_given_is_left_alone(offered, tmp_path):
+    offered(visible="0", machine=["GPU-a", "GPU-b"])
+    assert cardlocks.take_card("cuda") == ""
+    assert os.environ[cardlocks.VISIBLE] == "0"
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_two_jobs_of_a_cluster_on_one_node_do_not_wait_for_each_others_numbers(offered, monkeypatch):
+    offered(visible="0,1")
+    others = []
+    try:
+        for number in ("17", "18"):
+            monkeypatch.setenv("SLURM_JOB_ID", number)
+            others += other(1)
+        assert [name for _, name in others] == ["0", "0"]
+    finally:
+        end(others)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_a_device_with_a_name_of_its_own_takes_no_card(offered, device):
+    offered(machine=["GPU-a"])
+    assert cardlocks.take_card(device) == ""
+    assert cardlocks.VISIBLE not in os.environ
+
+
+def test_a_machine_without_nvidias_tools_has_nothing_to_choose(offered):
+    offered()
+    assert cardlocks.take_card("cuda") == ""
+
+
+def test_no_library_looks_for_cards_before_a_job_has_taken_its_own():
+    """CUDA reads the variable once: a question at import would come before the job's choice."""
+    code = (
+        "import torch, sys\nasked = []\n"
+        "for name in ('is_available', 'device_count', 'current_device', '_lazy_init'):\n"
+        "    setattr(torch.cuda, name, lambda *a, _name=name, **k: asked.append(_name) or 0)\n"
+        "import collateral.abilities, collateral.chain, collateral.checkpoints, collateral.contexts\n"
+        "import collateral.drift, collateral.efficacy, collateral.hypertraining, collateral.models\n"
+        "import collateral.moments, collateral.singles, collateral.texts\nsys.exit(str(asked) if asked else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def end(others):
+    for process, _ in others:
+        process.kill()
+        process.wait()
+        process.stdout.close()

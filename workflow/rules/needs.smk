@@ -1,0 +1,52 @@
+# What the rules ask a cluster for; how much that is, is reckoned in `collateral.needs`.
+
+from collateral.jobs import Job
+from collateral.needs import gpus_of, need_of
+from collateral.studysizes import sizes_of
+
+
+# Both bound what runs at a time within one machine or one submission, and not how many submissions run: a cluster
+# counts its own GPUs. Jobs of a group run one after another, and so its request is that of its largest job.
+resource_scopes:
+    gpu="local",
+    alone="local",
+
+
+@functools.cache
+def study_sizes():
+    """Shapes of the models, items of the suites, probes of the facts: read when the first job asks."""
+    try:
+        suites = STUDY.names("suites")
+        return sizes_of(STUDY, {name: [Path(one) for one in task_folders(name)] for name in suites})
+    except CollateralError as error:
+        raise WorkflowError(str(error))
+
+
+@functools.cache  # jobs that differ in their seed alone need the same
+def need(job):
+    return need_of(job, STUDY, study_sizes())
+
+
+def needed(name, wildcards):
+    """What a job needs: more for a larger model or more edits, see `collateral.needs`. The name is its rule's."""
+    own = {kind: wildcards.get(kind, "") for kind in ("model", "dataset", "suite")}
+    editor = wildcards.get("editor", wildcards.get("learner", ""))
+    edits, start = int(wildcards.get("edits", 0)), 0
+    if edits:  # of a link of a chain, or of a block of the unedited model's probes
+        start = previous(wildcards) if editor else reference_blocks(edits)[-1][0]
+    layer = int(wildcards.get("layer", 0))
+    return need(Job(name, "", editor=editor, start=start, edits=edits, layer=layer, **own))
+
+
+def asks(name):
+    """What the jobs under that name ask a cluster for: memory, minutes, GPUs.
+
+    A job that is tried again asks for more memory and time, twice as much at the second attempt, then three times.
+    """
+    gpus = {gpus_of(Job(name, "", model), STUDY) for model in STUDY.names("models")}
+    return {
+        "mem_mb": lambda wildcards, attempt: attempt * needed(name, wildcards).memory,
+        "runtime": lambda wildcards, attempt: attempt * needed(name, wildcards).minutes,
+        # a function costs Snakemake a tenth of a millisecond a job: only where the models differ
+        "gpu": gpus.pop() if len(gpus) == 1 else lambda wildcards: needed(name, wildcards).gpus,
+    }

@@ -1,0 +1,63 @@
+# What happens when, and only when, jobs are about to run; it comes after everything else.
+
+import os
+import shlex
+import sys
+
+from collateral.joblog import COMMAND, broke_off
+from collateral.runs import one_run
+
+
+def started(execute):
+    """Snakemake's own execution, as the only one of this folder, with a last word on jobs that failed for good."""
+
+    def run(*, executor_plugin, **more):
+        own = executor_plugin.common_settings
+        if own.dryrun_exec or own.touch_exec:
+            return execute(executor_plugin=executor_plugin, **more)
+        os.environ[COMMAND] = repeated()  # every job has it in its log
+        bound_resources(own.local_exec)
+        try:
+            with one_run(Path.cwd()):
+                return execute(executor_plugin=executor_plugin, **more)
+        except CollateralError as error:
+            raise WorkflowError(str(error))
+        finally:
+            for job in getattr(workflow.scheduler, "failed", ()):
+                for one in broken_off(job):
+                    logger.error(failure(one))
+
+    return run
+
+
+def bound_resources(local):
+    """On one machine, as many GPU jobs at a time as were asked for, else one; on a cluster, one job of a group."""
+    if not local:
+        workflow.register_resource("alone", 1)
+    elif "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", max(map(STUDY.cards, STUDY.names("models"))) or 1)
+
+
+def broken_off(job):
+    """The jobs of a failed group that were at work when it failed; all, where their logs do not say."""
+    jobs = list(job) if job.is_group() else [job]
+    return [one for one in jobs if broke_off(Path(one.log[0]))] or jobs
+
+
+def failure(job):
+    """What a job that failed for good is told apart by, and the command that repeats it alone."""
+    about = ", ".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
+    alone = f"{os.environ[COMMAND]} {job.output[0]}"
+    return f"Failed for good: {job.rule.name} ({about}); log: {job.log[0]}; alone: {alone}"
+
+
+def repeated():
+    """The command that Snakemake was started with, ready for one more target."""
+    given = [word for word in sys.argv[1:] if word not in {"--", *workflow.dag_settings.targets}]
+    return shlex.join(["snakemake", *given, "--"])
+
+
+if workflow.is_main_process:
+    workflow.execute = started(workflow.execute)
+else:
+    workflow.register_resource("alone", 1)
