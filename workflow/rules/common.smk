@@ -2,11 +2,12 @@
 
 import functools
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from collateral import places, results
+from collateral import places, results, sharing
 from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
@@ -101,6 +102,21 @@ def downloads():
     return {downloaded(source): source for source in sources if "path" not in source}
 
 
+def agreed(path, source):
+    """Refuse a study that means something else by a name than those with which it shares its resources."""
+    try:
+        sharing.check_source(Path(path), source)
+    except CollateralError as error:
+        raise WorkflowError(str(error))
+
+
+def model_files(wildcards):
+    """Nothing: a model comes from where its source says. But it must be the one that is there, if that is shared."""
+    source = STUDY.settings["models"][wildcards.model]["source"]
+    agreed(places.manifest(wildcards.model), sharing.model_source(source))
+    return []
+
+
 def loading(wildcards, *more):
     """How the file of a data set is read."""
     own = STUDY.settings["datasets"][wildcards.dataset]
@@ -114,9 +130,25 @@ def loader_module(wildcards):
 def dataset_files(wildcards):
     own = STUDY.settings["datasets"][wildcards.dataset]
     path = Path(downloaded(own["source"]) if "source" in own else locate(own["path"]))
-    if not path.is_dir():
-        return str(path)
-    return sorted(str(one) for one in path.iterdir() if one.suffix in {".tsv", ".yaml"})
+    files = [path]
+    if path.is_dir():
+        files = sorted(one for one in path.iterdir() if one.suffix in {".tsv", ".yaml"})
+    source = sharing.facts_source(loading(wildcards, "limit", "questions"), str(files[0]))
+    agreed(places.facts(wildcards.dataset), source)
+    return [str(one) for one in files]
+
+
+def training_source(wildcards):
+    """The file of the facts that an editor trains on."""
+    path = downloaded(STUDY.settings["datasets"][wildcards.dataset]["training"])
+    source = sharing.facts_source(training_loading(wildcards), path)
+    agreed(places.training_facts(wildcards.dataset), source)
+    return path
+
+
+def training_loading(wildcards):
+    """How that file is read: whole."""
+    return {"limit": None, **loading(wildcards, "questions")}
 
 
 def training_file(wildcards):
@@ -263,6 +295,7 @@ def suite_data(wildcards):
 def raw_files(wildcards):
     """The public files of one split, as they came."""
     source = benchmark_source(wildcards.benchmark, wildcards.split)
+    agreed(places.benchmark(wildcards.benchmark, wildcards.split), asdict(source))
     return [downloaded(raw.request()) for raw in source.files]
 
 

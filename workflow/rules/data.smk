@@ -1,9 +1,14 @@
 # Models, facts and the order of the edits.
+#
+# What may lie in resources/ for several studies is `update`: Snakemake then leaves the file alone until its job has
+# found it right, or has written it whole. Without, it would remove a file that another study is reading.
 
 
 rule download_model:
+    input:
+        model_files,
     output:
-        places.manifest("{model}"),
+        update(places.manifest("{model}")),
     log:
         "logs/download_model/{model}.log",
     conda:
@@ -22,7 +27,7 @@ rule download_model:
 
 rule download:
     output:
-        places.downloads("{download}"),
+        update(places.downloads("{download}")),
     log:
         "logs/download/{download}.log",
     conda:
@@ -44,7 +49,7 @@ rule load_facts:
     input:
         dataset_files,
     output:
-        places.facts("{dataset}"),
+        update(places.facts("{dataset}")),
     log:
         "logs/load_facts/{dataset}.log",
     conda:
@@ -60,15 +65,15 @@ rule load_facts:
 
 rule load_training_facts:
     input:
-        lambda w: downloaded(STUDY.settings["datasets"][w.dataset]["training"]),
+        training_source,
     output:
-        places.training_facts("{dataset}"),
+        update(places.training_facts("{dataset}")),
     log:
         "logs/load_training_facts/{dataset}.log",
     conda:
         "../../envs/edit.yaml"
     params:
-        dataset=lambda w: {"limit": None, **loading(w, "questions")},
+        dataset=training_loading,
         code=lambda w: code("load_facts.py", loader_module(w)),
     message:
         "Read the facts that an editor trains on for {wildcards.dataset}"
@@ -80,7 +85,7 @@ rule prepare_benchmark:
     input:
         raw_files,
     output:
-        places.benchmark("{benchmark}", "{split}"),
+        update(places.benchmark("{benchmark}", "{split}")),
     log:
         "logs/prepare_benchmark/{benchmark}/{split}.log",
     conda:
