@@ -14,11 +14,11 @@ SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--config
 NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
 AXE       := 4.14.1
-CODE      := src tests bench workflow/scripts workflow/plan.py workflow/report_now.py workflow/compare.py
+CODE      := src tests bench workflow/scripts workflow/plan.py workflow/stage.py workflow/report_now.py workflow/compare.py
 RULES     := Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help run plan test check fix bench bench-edit report compare clean
+.PHONY: help run stage plan test check fix bench bench-edit report compare clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ help:     ## this list
 run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…") to its report
 	@$(SNAKEMAKE) --quiet host reason
 	@echo "Report: $(abspath $(REPORT))"
+
+stage: $(VENV)/.run ## bring all that needs a network, and prove that the rest of the study needs none
+	@$(BIN)/python workflow/stage.py --cores $(CORES) $(NAMED)
 
 plan: $(VENV)/.run  ## what a study costs before it is started: make plan STUDY=laptop CONFIG="mirror=…"
 	@$(BIN)/python workflow/plan.py $(NAMED)

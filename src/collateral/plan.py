@@ -25,6 +25,7 @@ NO_MODEL = frozenset(
     {
         "download_model",
         "download",
+        "download_text",
         "load_facts",
         "load_training_facts",
         "prepare_benchmark",

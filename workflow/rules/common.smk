@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from collateral import places, results, sharing
+from collateral import places, results, sharing, staging
 from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
@@ -38,6 +38,7 @@ wildcard_constraints:
     download=r"[0-9a-f]{16}/[^/]+",
     benchmark=r"[a-z0-9][a-z0-9_.-]*",
     split=r"[a-z_]+",
+    text=r"[0-9a-f]{16}",
 
 
 def locate(path):
@@ -130,12 +131,11 @@ def loader_module(wildcards):
 def dataset_files(wildcards):
     own = STUDY.settings["datasets"][wildcards.dataset]
     path = Path(downloaded(own["source"]) if "source" in own else locate(own["path"]))
-    files = [path]
-    if path.is_dir():
-        files = sorted(one for one in path.iterdir() if one.suffix in {".tsv", ".yaml"})
-    source = sharing.facts_source(loading(wildcards, "limit", "questions"), str(files[0]))
+    source = sharing.facts_source(loading(wildcards, "limit", "questions"), str(path))
     agreed(places.facts(wildcards.dataset), source)
-    return [str(one) for one in files]
+    if not path.is_dir():
+        return str(path)
+    return sorted(str(one) for one in path.iterdir() if one.suffix in {".tsv", ".yaml"})
 
 
 def training_source(wildcards):
@@ -178,8 +178,10 @@ def recipe(wildcards):
 
 
 def moments_text(wildcards):
-    """The file of the text that keys and activations are taken from, where it is one."""
-    text = STUDY.settings["moments"]["text"]
+    """The file of the text that keys and activations are taken from, its own or brought from the hub, if any."""
+    text, brought = STUDY.settings["moments"]["text"], staging.hub_text(STUDY)
+    if brought:
+        return places.text(brought)
     return str(locate(text["file"])) if "file" in text else []
 
 
@@ -290,6 +292,12 @@ def suite_benchmarks(suite):
 def suite_data(wildcards):
     """The prepared files that a suite's tasks read."""
     return [places.benchmark(*place) for place in suite_benchmarks(wildcards.suite)]
+
+
+def staged_files(wildcards):
+    """All that a network is needed for."""
+    splits = [place for suite in STUDY.names("suites") for place in suite_benchmarks(suite)]
+    return [path for paths in staging.staged_files(STUDY, splits).values() for path in paths]
 
 
 def raw_files(wildcards):

@@ -45,6 +45,25 @@ rule download:
         "../scripts/download.py"
 
 
+rule download_text:
+    output:
+        update("resources/texts/{text}.txt"),
+    log:
+        "logs/download_text/{text}.log",
+    conda:
+        "../../envs/edit.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        source=staging.hub_text(STUDY),
+        code=code("download_text.py"),
+    message:
+        "Bring the text of moments.text from the hub"
+    script:
+        "../scripts/download_text.py"
+
+
 rule load_facts:
     input:
         dataset_files,
@@ -115,3 +134,10 @@ rule sample_sequence:
         "Draw the order of the edits of {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/sample_sequence.py"
+
+
+rule staged:
+    input:
+        staged_files,
+    message:
+        "All that needs a network is there"
