@@ -18,7 +18,12 @@
 # results/figures/{page}/{figure}.{csv,svg,png}                 its figures, at the size of a paper's column
 
 
-configfile: "config/config.yaml"
+from os.path import exists
+
+DEFAULTS = "config/config.yaml"  # of the working directory, else of this project
+
+
+configfile: DEFAULTS if exists(DEFAULTS) else f"{workflow.current_basedir}/{DEFAULTS}"
 
 
 report: "workflow/report/workflow.rst"

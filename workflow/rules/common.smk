@@ -16,7 +16,12 @@ from collateral.settings import load_study
 from collateral.study import Cell, reference_blocks
 from collateral.taskfolders import benchmarks_of, task_fingerprint
 
-ROOT = Path(workflow.basedir)
+# where this file lies, also if another Snakefile takes the workflow as a module
+ROOT = Path(str(workflow.current_basedir)).parents[1]
+if not (ROOT / "Snakefile").is_file():
+    raise WorkflowError(
+        f"{ROOT}: a module of Collateral needs a folder on this machine; clone it and name its Snakefile"
+    )
 
 try:
     STUDY = load_study(config, ROOT / "workflow/schemas/config.schema.yaml")
