@@ -4,6 +4,7 @@
 # Which file from which: workflow/rules/    How: src/collateral/    With what means: profiles/
 #
 # resources/models/{model}/manifest.json                       the model's files, by sha256
+# resources/texts/                                             the beginning of a hub's text, where a study names one
 # resources/downloads/                                         what came from the network or a mirror, as it came
 # resources/datasets/{dataset}.parquet                         one row a fact
 # results/sequences/{dataset}/seed-{seed}.parquet              the order of the edits
