@@ -15,12 +15,12 @@ SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(GPUS),--resourc
 NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
 AXE       := 4.14.1
-CODE      := src tests bench workflow/scripts workflow/plan.py workflow/report_now.py workflow/compare.py
+CODE      := src tests bench workflow/scripts workflow/plan.py workflow/stage.py workflow/report_now.py workflow/compare.py
 RULES     := Snakefile workflow/rules
 DEBIAN    := slurm-wlm munge iproute2 util-linux chromium nodejs npm
 
 .DEFAULT_GOAL := help
-.PHONY: help system-deps run plan test check fix bench bench-edit report compare clean
+.PHONY: help system-deps run stage plan test check fix bench bench-edit report compare clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ system-deps: ## as root on Debian: what the tests of the cluster and the browser
 run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…", GPUS=2) to its report
 	@$(SNAKEMAKE) --quiet host reason
 	@echo "Report: $(abspath $(REPORT))"
+
+stage: $(VENV)/.run ## bring all that needs a network, and prove that the rest of the study needs none
+	@$(BIN)/python workflow/stage.py --cores $(CORES) $(NAMED)
 
 plan: $(VENV)/.run  ## what a study costs before it is started: make plan STUDY=laptop CONFIG="mirror=…"
 	@$(BIN)/python workflow/plan.py $(NAMED)

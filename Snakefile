@@ -4,6 +4,7 @@
 # Which file from which: workflow/rules/    How: src/collateral/    With what means: profiles/
 #
 # resources/models/{model}/manifest.json                       the model's files, by sha256
+# resources/texts/                                             the beginning of a hub's text, where a study names one
 # resources/downloads/                                         what came from the network or a mirror, as it came
 # resources/datasets/{dataset}.parquet                         one row a fact
 # results/sequences/{dataset}/seed-{seed}.parquet              the order of the edits
@@ -18,7 +19,12 @@
 # results/figures/{page}/{figure}.{csv,svg,png}                 its figures, at the size of a paper's column
 
 
-configfile: "config/config.yaml"
+from os.path import exists
+
+DEFAULTS = "config/config.yaml"  # of the working directory, else of this project
+
+
+configfile: DEFAULTS if exists(DEFAULTS) else f"{workflow.current_basedir}/{DEFAULTS}"
 
 
 report: "workflow/report/workflow.rst"

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import put_in_place, sha256_file, whole_file
 from collateral.hub import REVISION, hub_file
+from collateral.locks import only_one
 from collateral.mirrors import mirrored
 from collateral.retries import Passing, Patience
 from collateral.transfers import Refused, Unreachable, check_url, discard, shown, transfer
@@ -19,6 +20,7 @@ from collateral.transfers import Refused, Unreachable, check_url, discard, shown
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 20 * 2**30
+STAGE = " (no network here? run `make stage` where there is one)"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(
     r"/[0-9a-f]{40}/"
@@ -135,8 +137,9 @@ def fetch(
 ) -> Path:
     """Return `target`, which now holds the source's file, whole and verified; on an error it is as it was.
 
-    A target that is already there is verified and kept. A transfer from a URL that ends early leaves `TARGET.part`
-    beside it, which the next call continues.
+    A target that is already there is verified and kept. Of several processes that ask at once, one brings the file
+    and the others wait for it. A transfer from a URL that ends early leaves `TARGET.part` beside it, which the next
+    call continues.
 
     Args:
         source: see `checked_source`.
@@ -152,17 +155,11 @@ def fetch(
     wanted, target = checked_source(source), Path(target)
     try:
         if not _kept(wanted, target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if mirror:
-                _place(
-                    mirrored(Path(mirror).expanduser(), wanted.name, wanted.sha256), wanted, target, max_bytes
-                )
-            elif wanted.kind == "url":
-                _from_url(wanted, target, max_bytes, patience or Patience())
-            elif wanted.kind == "hub":
-                _from_hub(wanted, target, max_bytes, patience or Patience())
-            else:
-                raise CollateralError(f"{wanted.name} has no public address; {_remedy(wanted)}")
+            with only_one(target.parent) as waited:
+                if not (waited and _kept(wanted, target)):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _bring(wanted, target, mirror, max_bytes, patience or Patience())
+                discard(_part(target))
     except CollateralError as error:
         raise CollateralError(f"{target}: {error}") from None
     except OSError as error:
@@ -170,8 +167,21 @@ def fetch(
             f"{target}: cannot be written ({error.strerror or error}: {error.filename or target.parent}); check the "
             "permissions of the folder and the space left on its disk"
         ) from None
-    discard(_part(target))
     return target
+
+
+def _bring(
+    wanted: Source, target: Path, mirror: Path | str | None, max_bytes: int, patience: Patience
+) -> None:
+    if mirror:
+        found = mirrored(Path(mirror).expanduser(), wanted.name, wanted.sha256)
+        _place(found, wanted, target, max_bytes)
+    elif wanted.kind == "url":
+        _from_url(wanted, target, max_bytes, patience)
+    elif wanted.kind == "hub":
+        _from_hub(wanted, target, max_bytes, patience)
+    else:
+        raise CollateralError(f"{wanted.name} has no public address; {_remedy(wanted)}")
 
 
 def _part(target: Path) -> Path:
@@ -206,7 +216,7 @@ def _from_url(wanted: Source, target: Path, max_bytes: int, patience: Patience) 
     except Refused as fault:
         raise CollateralError(f"{fault}; correct the url, or {_remedy(wanted)}") from None
     except Unreachable as fault:
-        raise CollateralError(f"{fault}; check the network, or {_remedy(wanted)}") from None
+        raise CollateralError(f"{fault}; check the network{STAGE}, or {_remedy(wanted)}") from None
     except Passing as fault:
         raise CollateralError(f"{fault}; run again to continue the transfer, or {_remedy(wanted)}") from None
     found = sha256_file(part)
@@ -227,7 +237,9 @@ def _from_hub(wanted: Source, target: Path, max_bytes: int, patience: Patience) 
     try:
         cached = hub_file(wanted.repository, wanted.revision, wanted.file, max_bytes, patience)
     except CollateralError as error:
-        raise CollateralError(f"{error}; check the network and the name, or {_remedy(wanted)}") from None
+        raise CollateralError(
+            f"{error}; check the network and the name{STAGE}, or {_remedy(wanted)}"
+        ) from None
     _place(cached, wanted, target, max_bytes)
 
 

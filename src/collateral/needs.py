@@ -40,6 +40,7 @@ class Need:
 # Jobs that load no model: generous, as their time is the network's or grows with the number of checkpoints.
 _FIXED = {
     "download": Need(2000, 240),
+    "download_text": Need(4000, 240),
     "load_facts": Need(2000, 30),
     "load_training_facts": Need(4000, 30),
     "prepare_benchmark": Need(2000, 30),

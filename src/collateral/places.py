@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from collateral.errors import CollateralError
 from collateral.study import Cell
@@ -40,8 +41,8 @@ def download(source: Mapping[str, str]) -> str:
     Its folder is named after its content, as far as that is known, so that all data sets and studies share it.
     """
     file = source.get("file") or source["url"]
-    identity = source.get("sha256") or hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
-    return downloads(f"{identity[:16]}/{file.rpartition('/')[2]}")
+    identity = source.get("sha256", "")[:16] or _identity(source)
+    return downloads(f"{identity}/{file.rpartition('/')[2]}")
 
 
 def facts(dataset: str) -> str:
@@ -57,6 +58,15 @@ def training_facts(dataset: str) -> str:
 def benchmark(name: str, split: str) -> str:
     """Return the prepared items of a benchmark's split."""
     return f"resources/benchmarks/{name}/{split}.jsonl"
+
+
+def text(source: Mapping[str, Any]) -> str:
+    """Return the text that is taken from a hub data set, by what is asked for, so that studies share it."""
+    return f"resources/texts/{_identity(source)}.txt"
+
+
+def _identity(source: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sequence(dataset: str, seed: Number) -> str:

@@ -52,6 +52,7 @@ def work_of(job: Job, study: Study, sizes: Sizes) -> Work | None:
 # ASSUME: what these take on a CPU core, from a study of the 135M model; a download's time is the network's.
 _LIGHT = {
     "download": Work(start=2, disk=5e6),
+    "download_text": Work(start=10, disk=8e6),
     "load_facts": Work(start=2, disk=2e6),
     "load_training_facts": Work(start=2, disk=2e6),
     "prepare_benchmark": Work(start=2, disk=1e6),

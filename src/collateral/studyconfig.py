@@ -39,8 +39,12 @@ def study_file(project: Path, name: str) -> Path:
 
 
 def merged(project: Path, own: Path | None, pairs: list[str]) -> dict[str, Any]:
-    """Return config/config.yaml with a study's file and single values laid over it, as Snakemake lays them."""
-    config: dict[str, Any] = yaml.safe_load((project / "config/config.yaml").read_text(encoding="utf-8"))
+    """Return the default config with a study's file and single values laid over it, as Snakemake lays them.
+
+    The default is config/config.yaml of the working directory, else of the project.
+    """
+    defaults = places.located("config/config.yaml", project)
+    config: dict[str, Any] = yaml.safe_load(defaults.read_text(encoding="utf-8"))
     if own is not None:
         if not own.is_file():
             raise CollateralError(f"{own}: no such file; --configfile takes the path of a study's file")

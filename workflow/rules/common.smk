@@ -2,11 +2,12 @@
 
 import functools
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from collateral import places, results
+from collateral import places, results, sharing, staging
 from collateral.benchmarks.catalogue import foreseen
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
@@ -15,7 +16,12 @@ from collateral.settings import load_study
 from collateral.study import Cell, reference_blocks
 from collateral.taskfolders import benchmarks_of, task_fingerprint
 
-ROOT = Path(workflow.basedir)
+# where this file lies, also if another Snakefile takes the workflow as a module
+ROOT = Path(str(workflow.current_basedir)).parents[1]
+if not (ROOT / "Snakefile").is_file():
+    raise WorkflowError(
+        f"{ROOT}: a module of Collateral needs a folder on this machine; clone it and name its Snakefile"
+    )
 
 try:
     STUDY = load_study(config, ROOT / "workflow/schemas/config.schema.yaml")
@@ -37,6 +43,7 @@ wildcard_constraints:
     download=r"[0-9a-f]{16}/[^/]+",
     benchmark=r"[a-z0-9][a-z0-9_.-]*",
     split=r"[a-z_]+",
+    text=r"[0-9a-f]{16}",
 
 
 def locate(path):
@@ -101,6 +108,21 @@ def downloads():
     return {downloaded(source): source for source in sources if "path" not in source}
 
 
+def agreed(path, source):
+    """Refuse a study that means something else by a name than those with which it shares its resources."""
+    try:
+        sharing.check_source(Path(path), source)
+    except CollateralError as error:
+        raise WorkflowError(str(error))
+
+
+def model_files(wildcards):
+    """Nothing: a model comes from where its source says. But it must be the one that is there, if that is shared."""
+    source = STUDY.settings["models"][wildcards.model]["source"]
+    agreed(places.manifest(wildcards.model), sharing.model_source(source))
+    return []
+
+
 def loading(wildcards, *more):
     """How the file of a data set is read."""
     own = STUDY.settings["datasets"][wildcards.dataset]
@@ -114,9 +136,24 @@ def loader_module(wildcards):
 def dataset_files(wildcards):
     own = STUDY.settings["datasets"][wildcards.dataset]
     path = Path(downloaded(own["source"]) if "source" in own else locate(own["path"]))
+    source = sharing.facts_source(loading(wildcards, "limit", "questions"), str(path))
+    agreed(places.facts(wildcards.dataset), source)
     if not path.is_dir():
         return str(path)
     return sorted(str(one) for one in path.iterdir() if one.suffix in {".tsv", ".yaml"})
+
+
+def training_source(wildcards):
+    """The file of the facts that an editor trains on."""
+    path = downloaded(STUDY.settings["datasets"][wildcards.dataset]["training"])
+    source = sharing.facts_source(training_loading(wildcards), path)
+    agreed(places.training_facts(wildcards.dataset), source)
+    return path
+
+
+def training_loading(wildcards):
+    """How that file is read: whole."""
+    return {"limit": None, **loading(wildcards, "questions")}
 
 
 def training_file(wildcards):
@@ -146,8 +183,10 @@ def recipe(wildcards):
 
 
 def moments_text(wildcards):
-    """The file of the text that keys and activations are taken from, where it is one."""
-    text = STUDY.settings["moments"]["text"]
+    """The file of the text that keys and activations are taken from, its own or brought from the hub, if any."""
+    text, brought = STUDY.settings["moments"]["text"], staging.hub_text(STUDY)
+    if brought:
+        return places.text(brought)
     return str(locate(text["file"])) if "file" in text else []
 
 
@@ -260,9 +299,16 @@ def suite_data(wildcards):
     return [places.benchmark(*place) for place in suite_benchmarks(wildcards.suite)]
 
 
+def staged_files(wildcards):
+    """All that a network is needed for."""
+    splits = [place for suite in STUDY.names("suites") for place in suite_benchmarks(suite)]
+    return [path for paths in staging.staged_files(STUDY, splits).values() for path in paths]
+
+
 def raw_files(wildcards):
     """The public files of one split, as they came."""
     source = benchmark_source(wildcards.benchmark, wildcards.split)
+    agreed(places.benchmark(wildcards.benchmark, wildcards.split), asdict(source))
     return [downloaded(raw.request()) for raw in source.files]
 
 

@@ -1,9 +1,14 @@
 # Models, facts and the order of the edits.
+#
+# What may lie in resources/ for several studies is `update`: Snakemake then leaves the file alone until its job has
+# found it right, or has written it whole. Without, it would remove a file that another study is reading.
 
 
 rule download_model:
+    input:
+        model_files,
     output:
-        places.manifest("{model}"),
+        update(places.manifest("{model}")),
     log:
         "logs/download_model/{model}.log",
     conda:
@@ -21,7 +26,7 @@ rule download_model:
 
 rule download:
     output:
-        places.downloads("{download}"),
+        update(places.downloads("{download}")),
     log:
         "logs/download/{download}.log",
     conda:
@@ -38,11 +43,29 @@ rule download:
         "../scripts/download.py"
 
 
+rule download_text:
+    output:
+        update("resources/texts/{text}.txt"),
+    log:
+        "logs/download_text/{text}.log",
+    conda:
+        "../../envs/edit.yaml"
+    resources:
+        **asks("download_text"),
+    params:
+        source=staging.hub_text(STUDY),
+        code=code("download_text.py"),
+    message:
+        "Bring the text of moments.text from the hub"
+    script:
+        "../scripts/download_text.py"
+
+
 rule load_facts:
     input:
         dataset_files,
     output:
-        places.facts("{dataset}"),
+        update(places.facts("{dataset}")),
     log:
         "logs/load_facts/{dataset}.log",
     conda:
@@ -60,9 +83,9 @@ rule load_facts:
 
 rule load_training_facts:
     input:
-        lambda w: downloaded(STUDY.settings["datasets"][w.dataset]["training"]),
+        training_source,
     output:
-        places.training_facts("{dataset}"),
+        update(places.training_facts("{dataset}")),
     log:
         "logs/load_training_facts/{dataset}.log",
     conda:
@@ -70,7 +93,7 @@ rule load_training_facts:
     resources:
         **asks("load_training_facts"),
     params:
-        dataset=lambda w: {"limit": None, **loading(w, "questions")},
+        dataset=training_loading,
         code=lambda w: code("load_facts.py", loader_module(w)),
     message:
         "Read the facts that an editor trains on for {wildcards.dataset}"
@@ -82,7 +105,7 @@ rule prepare_benchmark:
     input:
         raw_files,
     output:
-        places.benchmark("{benchmark}", "{split}"),
+        update(places.benchmark("{benchmark}", "{split}")),
     log:
         "logs/prepare_benchmark/{benchmark}/{split}.log",
     conda:
@@ -116,3 +139,10 @@ rule sample_sequence:
         "Draw the order of the edits of {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/sample_sequence.py"
+
+
+rule staged:
+    input:
+        staged_files,
+    message:
+        "All that needs a network is there"

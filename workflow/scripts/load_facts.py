@@ -5,6 +5,7 @@ from pathlib import Path
 from collateral.facts import first_records, write_facts
 from collateral.joblog import job
 from collateral.questions import in_form
+from collateral.sharing import facts_source, made_from
 from collateral.sources.formats import load_facts
 
 with job(snakemake.log[0]):
@@ -12,6 +13,6 @@ with job(snakemake.log[0]):
     first = Path(snakemake.input[0])
     path = first.parent if len(snakemake.input) > 1 else first
     facts = in_form(load_facts(dataset["loader"], path), dataset["questions"])
-    write_facts(
-        first_records(facts, dataset["limit"]), Path(snakemake.output[0]), {"loader": dataset["loader"]}
-    )
+    table = Path(snakemake.output[0])
+    with made_from(table, facts_source(dataset, snakemake.input[0])):
+        write_facts(first_records(facts, dataset["limit"]), table, {"loader": dataset["loader"]})
