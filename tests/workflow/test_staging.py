@@ -195,3 +195,18 @@ def test_a_job_that_reads_the_shared_model_is_not_disturbed_by_a_study_that_star
     manifest = shared / "models/tiny/manifest.json"
     assert manifest.stat().st_ino == stamps[manifest]
     assert Path(shared / "models/tiny/model.safetensors").is_symlink()
+
+
+def test_changed_download_code_that_is_staged_by_itself_reruns_nothing_else(copy):
+    copy.edit("src/collateral/modelsource.py", "length=1 << 20", "length=1 << 21")
+    copy.edit(
+        "workflow/scripts/load_facts.py",
+        "first = Path(snakemake.input[0])",
+        "first = Path(str(snakemake.input[0]))",
+    )
+    stale = {"Fetch the model tiny", "Read the facts of embedded"}
+    assert copy.planned("--", "staged") - stale == {"All that needs a network is there"}
+    assert "Edit tiny with rome up to 0001 edits" in copy.planned()
+    done = copy.snakemake("--", "staged")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert copy.planned() == set()
