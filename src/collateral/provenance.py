@@ -1,13 +1,13 @@
 """What a result was made from: a fingerprint of the code, versions of the libraries, facts about the machine."""
 
-import ast
 import hashlib
 import importlib.metadata
 import os
 import platform
-from functools import cache
 from pathlib import Path
 from typing import Any
+
+from collateral.codetrees import Trees
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = (
@@ -28,53 +28,32 @@ LIBRARIES = (
 FRAME = frozenset({"collateral.joblog", "collateral.cardlocks", "collateral.kept"})
 
 
-def fingerprint(script: Path, *modules: str) -> str:
+def fingerprint(script: Path, *modules: str, trees: Trees | None = None) -> str:
     """Return a hash of a script and of every package file that it, or one of `modules`, imports.
 
     The hash is over syntax trees: comments, docstrings and layout do not count, so that a reworded comment
     reruns nothing, while a changed formula reruns what depends on it. Imports are followed by their absolute
     names, but for the frame of jobs; a module that is imported by name at run time (an editing method) must be named
     in `modules`.
+
+    Args:
+        script: its file.
+        modules: of the package, by name.
+        trees: of source files that are known already.
     """
+    trees = trees or Trees()
     seen: dict[str, str] = {}
-    waiting = [*_imports(Path(script)), *modules]
+    own = trees.of(Path(script))
+    waiting = [*own.imports, *modules]
     while waiting:
         name = waiting.pop()
         path = _path(name)
         if name in seen or name in FRAME or path is None:
             continue
-        seen[name] = _tree_hash(path)
-        waiting += _imports(path)
-    parts = [_tree_hash(Path(script)), *(f"{name} {value}" for name, value in sorted(seen.items()))]
+        seen[name] = trees.of(path).sha256
+        waiting += trees.of(path).imports
+    parts = [own.sha256, *(f"{name} {value}" for name, value in sorted(seen.items()))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-@cache
-def _tree(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] if isinstance(first.value.value, str) else node.body
-    return tree
-
-
-@cache
-def _tree_hash(path: Path) -> str:
-    return hashlib.sha256(ast.dump(_tree(path)).encode()).hexdigest()
-
-
-@cache
-def _imports(path: Path) -> tuple[str, ...]:
-    found: list[str] = []
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.append(node.module)
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return tuple(sorted({name for name in found if name.split(".")[0] == "collateral"}))
 
 
 def _path(name: str) -> Path | None:

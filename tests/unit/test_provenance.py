@@ -1,8 +1,11 @@
 """The code fingerprint: comments and docstrings do not count, formulas do, and only what is reached."""
 
+import json
+
 import pytest
 
-from collateral import provenance
+from collateral import codetrees, provenance
+from collateral.codetrees import Trees
 
 
 @pytest.fixture
@@ -27,8 +30,6 @@ def package(tmp_path, monkeypatch):
 
 
 def mark(package, *modules):
-    for cached in (provenance._tree, provenance._tree_hash, provenance._imports):
-        cached.cache_clear()
     return provenance.fingerprint(package.parent / "script.py", *modules)
 
 
@@ -70,3 +71,42 @@ def test_only_the_named_method_counts(package):
 def test_versions_and_machine_name_no_host():
     assert provenance.versions()["torch"].startswith("2.")
     assert set(provenance.machine()) == {"processor", "cores", "system"}
+
+
+def test_trees_that_are_remembered_say_the_same_and_are_never_out_of_date(package, monkeypatch):
+    store = package.parent / "trees.json"
+    script = package.parent / "script.py"
+
+    def remembered() -> str:
+        trees = Trees(store)
+        found = provenance.fingerprint(script, trees=trees)
+        trees.save()
+        return found
+
+    first = remembered()
+    assert first == mark(package)
+    monkeypatch.setattr(codetrees, "_parsed", lambda text: pytest.fail("parsed again"))
+    assert remembered() == first
+    monkeypatch.undo()
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    edit(package, "b.py", "2 * x", "3 * x")
+    assert remembered() == mark(package) != first
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"python": "2.7", "trees": {}}', '{"python": 3, "trees": 1}']
+)
+def test_a_damaged_store_of_trees_is_made_anew(package, text):
+    store = package.parent / "trees.json"
+    store.write_text(text)
+    trees = Trees(store)
+    assert provenance.fingerprint(package.parent / "script.py", trees=trees) == mark(package)
+    trees.save()
+    assert len(json.loads(store.read_text())["trees"]) == 3
+
+
+def test_a_store_that_cannot_be_written_costs_nothing_but_time(package):
+    (package.parent / "file").write_text("")
+    trees = Trees(package.parent / "file/trees.json")
+    assert provenance.fingerprint(package.parent / "script.py", trees=trees) == mark(package)
+    trees.save()

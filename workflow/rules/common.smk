@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from collateral import places, results, sharing, staging
 from collateral.benchmarks.catalogue import foreseen
+from collateral.codetrees import Trees
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
 from collateral.provenance import PACKAGE, fingerprint
@@ -29,6 +30,7 @@ except CollateralError as error:
     raise WorkflowError(str(error))
 
 THREADS = STUDY.settings["runtime"]["threads"]
+TREES = Trees(Path(".snakemake/collateral.trees.json"))
 
 
 wildcard_constraints:
@@ -75,7 +77,7 @@ def single(name):
 @functools.cache  # asked once a job, and a study has thousands
 def code(script, *modules):
     """Fingerprint of a rule's code: its script and all package files that it reaches."""
-    return fingerprint(ROOT / "workflow/scripts" / script, *modules)
+    return fingerprint(ROOT / "workflow/scripts" / script, *modules, trees=TREES)
 
 
 def number(wildcards):

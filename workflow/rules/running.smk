@@ -1,5 +1,6 @@
 # What happens when, and only when, jobs are about to run; it comes after everything else.
 
+import atexit
 import os
 import shlex
 import sys
@@ -58,6 +59,8 @@ def repeated():
 
 
 if workflow.is_main_process:
+    TREES.save()  # for the processes of its jobs; and at the end, with what single jobs asked for
+    atexit.register(TREES.save)
     workflow.execute = started(workflow.execute)
 else:
     workflow.register_resource("alone", 1)
