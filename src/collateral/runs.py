@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,39 @@ LOCK, RECORD = "collateral.lock", "collateral.run.json"
 BEAT = 30  # seconds between two signs of life
 SILENCE = 600  # seconds after which a run on another machine counts as dead
 POLL = 10  # seconds between two looks at the queue
+
+
+def only_run(
+    execute: Callable[..., Any],
+    workdir: Path,
+    begins: Callable[[Any], bool],
+    ends: Callable[[], None],
+    refused: type[Exception],
+) -> Callable[..., Any]:
+    """Return Snakemake's execution of a workflow, as the only run of a folder.
+
+    It stands here and not in a rule's file, as whatever goes wrong below would be reported as that file's fault.
+
+    Args:
+        execute: called with `executor_plugin` and other arguments by name.
+        workdir: where Snakemake runs.
+        begins: called first with the executor's common settings; says whether jobs will run.
+        ends: called last, however the run ended.
+        refused: raised with one line where another run is at work.
+    """
+
+    def run(**given: Any) -> Any:
+        if not begins(given["executor_plugin"].common_settings):
+            return execute(**given)
+        try:
+            with one_run(workdir):
+                return execute(**given)
+        except CollateralError as error:
+            raise refused(str(error)) from None
+        finally:
+            ends()
+
+    return run
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -161,3 +162,45 @@ def test_orphans_that_wait_are_cancelled_and_those_that_run_are_waited_for(
 def test_a_slurm_that_does_not_answer_stops_nothing(tmp_path, queue, monkeypatch):
     (tmp_path / "bin/squeue").write_text("#!/bin/sh\necho down >&2\nexit 1\n")
     wait_for_orphans(tmp_path)
+
+
+class Refused(Exception):
+    """In the place of Snakemake's own."""
+
+
+def wrapped(tmp_path, said, begins=True):
+    def execute(**given):
+        said.append("run")
+        if given["executor_plugin"].fails:
+            raise ValueError("a job failed")
+        return "done"
+
+    def ends():
+        said.append("end")
+
+    return runs.only_run(execute, tmp_path, lambda executor: begins, ends, Refused)
+
+
+def plugin(fails=False):
+    return SimpleNamespace(common_settings=None, fails=fails)
+
+
+def test_the_last_word_is_said_however_a_run_ends(tmp_path):
+    said = []
+    assert wrapped(tmp_path, said)(executor_plugin=plugin()) == "done"
+    with pytest.raises(ValueError, match="a job failed"):
+        wrapped(tmp_path, said)(executor_plugin=plugin(fails=True))
+    assert said == ["run", "end"] * 2
+
+
+def test_a_dry_run_needs_no_folder_for_itself(tmp_path, holder):
+    said = []
+    assert wrapped(tmp_path, said, begins=False)(executor_plugin=plugin()) == "done"
+    assert said == ["run"]
+
+
+def test_a_refused_run_ends_in_one_line_of_snakemakes_own(tmp_path, holder):
+    said = []
+    with pytest.raises(Refused, match="another run is at work in this folder"):
+        wrapped(tmp_path, said)(executor_plugin=plugin())
+    assert "run" not in said

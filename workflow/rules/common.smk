@@ -344,21 +344,3 @@ def verdict_before(wildcards):
     """Whether the chain had collapsed by the checkpoint before that was evaluated, where collapsed chains are skipped."""
     asked = STUDY.screened(cell(wildcards), number(wildcards))
     return at(cell(wildcards), asked[-1:], "collapse.json")
-
-
-def group_of(kind):
-    """The group of a job: its chain, cut into as many checkpoints as the profile's `group-components` says.
-
-    None without such a profile. Pieces of one group that do not hang together are put together up to that number.
-    """
-
-    def name(wildcards):
-        size = workflow.group_settings.group_components.get(kind)
-        if size is None:
-            return None
-        before = STUDY.checkpoints(cell(wildcards)).index(number(wildcards))
-        own = "-".join([kind, *map(str, cell(wildcards)), str(before // size)])
-        workflow.parent_groupids[own] = kind
-        return own
-
-    return name

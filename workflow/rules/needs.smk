@@ -1,4 +1,4 @@
-# What the rules ask a cluster for; how much that is, is reckoned in `collateral.needs`.
+# What the rules ask a cluster for, and which jobs share a submission; how much is reckoned in `collateral.needs`.
 
 from collateral.jobs import Job
 from collateral.needs import gpus_of, need_of
@@ -50,3 +50,21 @@ def asks(name):
         # a function costs Snakemake a tenth of a millisecond a job: only where the models differ
         "gpu": gpus.pop() if len(gpus) == 1 else lambda wildcards: needed(name, wildcards).gpus,
     }
+
+
+def group_of(kind):
+    """The group of a job: its chain, cut into as many checkpoints as the profile's `group-components` says.
+
+    None without such a profile. Pieces of one group that do not hang together are put together up to that number.
+    """
+
+    def name(wildcards):
+        size = workflow.group_settings.group_components.get(kind)
+        if size is None:
+            return None
+        before = STUDY.checkpoints(cell(wildcards)).index(number(wildcards))
+        own = "-".join([kind, *map(str, cell(wildcards)), str(before // size)])
+        workflow.parent_groupids[own] = kind
+        return own
+
+    return name

@@ -6,29 +6,23 @@ import shlex
 import sys
 
 from collateral.joblog import COMMAND, broke_off
-from collateral.runs import one_run
+from collateral.runs import only_run
 
 
-def started(execute):
-    """Snakemake's own execution, as the only one of this folder, with a last word on jobs that failed for good."""
+def begins(executor):
+    """What is said before jobs run, to them and to the scheduler; False where none will."""
+    if executor.dryrun_exec or executor.touch_exec:
+        return False
+    os.environ[COMMAND] = repeated()  # every job has it in its log
+    bound_resources(executor.local_exec)
+    return True
 
-    def run(*, executor_plugin, **more):
-        own = executor_plugin.common_settings
-        if own.dryrun_exec or own.touch_exec:
-            return execute(executor_plugin=executor_plugin, **more)
-        os.environ[COMMAND] = repeated()  # every job has it in its log
-        bound_resources(own.local_exec)
-        try:
-            with one_run(Path.cwd()):
-                return execute(executor_plugin=executor_plugin, **more)
-        except CollateralError as error:
-            raise WorkflowError(str(error))
-        finally:
-            for job in getattr(workflow.scheduler, "failed", ()):
-                for one in broken_off(job):
-                    logger.error(failure(one))
 
-    return run
+def ends():
+    """The last word on jobs that failed for good."""
+    for job in getattr(workflow.scheduler, "failed", ()):
+        for one in broken_off(job):
+            logger.error(failure(one))
 
 
 def bound_resources(local):
@@ -61,6 +55,6 @@ def repeated():
 if workflow.is_main_process:
     TREES.save()  # for the processes of its jobs; and at the end, with what single jobs asked for
     atexit.register(TREES.save)
-    workflow.execute = started(workflow.execute)
+    workflow.execute = only_run(workflow.execute, Path.cwd(), begins, ends, WorkflowError)
 else:
     workflow.register_resource("alone", 1)
