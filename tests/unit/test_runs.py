@@ -164,7 +164,7 @@ def test_a_slurm_that_does_not_answer_stops_nothing(tmp_path, queue, monkeypatch
     wait_for_orphans(tmp_path)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """In the place of Snakemake's own."""
 
 
@@ -178,7 +178,7 @@ def wrapped(tmp_path, said, begins=True):
     def ends():
         said.append("end")
 
-    return runs.only_run(execute, tmp_path, lambda executor: begins, ends, Refused)
+    return runs.only_run(execute, tmp_path, lambda executor: begins, ends, RefusedError)
 
 
 def plugin(fails=False):
@@ -201,6 +201,6 @@ def test_a_dry_run_needs_no_folder_for_itself(tmp_path, holder):
 
 def test_a_refused_run_ends_in_one_line_of_snakemakes_own(tmp_path, holder):
     said = []
-    with pytest.raises(Refused, match="another run is at work in this folder"):
+    with pytest.raises(RefusedError, match="another run is at work in this folder"):
         wrapped(tmp_path, said)(executor_plugin=plugin())
     assert "run" not in said
