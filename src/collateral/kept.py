@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,31 +96,42 @@ def keep(own: Claim, folder: Path = FOLDER) -> None:
         log.info("the outputs are not kept aside: %s", error)
 
 
-def settle(workdir: Path = Path()) -> list[str]:
-    """Drop what the workflow has recorded, and return the outputs of finished jobs that it has not.
-
-    Those are taken from their place, for to Snakemake they would look finished under whatever settings it has now:
-    their jobs start again, and take back what was kept if it still is what they would make. To be called when no
-    job is running.
-    """
-    unrecorded: list[str] = []
-    for place in sorted((workdir / FOLDER).glob("*")):
-        about = _about(place)
-        age = time.time() - place.stat().st_mtime
-        if about is None or age > FORGOTTEN:
+def drop(workdir: Path = Path()) -> None:
+    """Drop what was kept of jobs whose outputs are in place, at the end of a run, which has recorded all of them."""
+    for place, outputs in _kept(workdir):
+        if all(path.is_file() for path in outputs):
             shutil.rmtree(place, ignore_errors=True)
-            continue
-        outputs = [workdir / name for name in about["outputs"]]
+
+
+def displace(workdir: Path = Path()) -> list[str]:
+    """Take the outputs of finished jobs that a killed run has not recorded from their places, and return their names.
+
+    To Snakemake they would look finished under whatever settings it has now. So their jobs start again, and take back
+    what was kept if it still is what they would make. To be called when no job is running.
+    """
+    displaced: list[str] = []
+    for place, outputs in _kept(workdir):
         if not all(path.is_file() for path in outputs):
             continue
         kept = (place / "about.json").stat().st_mtime
-        if all(_recorded(workdir, name) >= kept for name in about["outputs"]):
+        names = [path.relative_to(workdir).as_posix() for path in outputs]
+        if all(_recorded(workdir, name) >= kept for name in names):
             shutil.rmtree(place, ignore_errors=True)
             continue
         for path in outputs:
             path.unlink()
-        unrecorded += about["outputs"]
-    return unrecorded
+        displaced += names
+    return displaced
+
+
+def _kept(workdir: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield each folder of kept work and its outputs' places; what is torn or forgotten is dropped."""
+    for place in sorted((workdir / FOLDER).glob("*")):
+        about = _about(place)
+        if about is None or time.time() - place.stat().st_mtime > FORGOTTEN:
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            yield place, [workdir / name for name in about["outputs"]]
 
 
 def _about(place: Path) -> dict[str, Any] | None:

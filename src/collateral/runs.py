@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from collateral.errors import CollateralError
 from collateral.files import read_json, write_json
-from collateral.kept import settle
+from collateral.kept import displace, drop
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def one_run(workdir: Path) -> Iterator[None]:
             yield
         finally:
             ended.set()
-            settle(workdir)
+            drop(workdir)
             record.unlink(missing_ok=True)
 
 
@@ -141,9 +141,9 @@ def _clear_up(workdir: Path, record: Path) -> None:
     wait_for_orphans(workdir)
     shutil.rmtree(workdir / ".snakemake/locks", ignore_errors=True)
     (workdir / ".snakemake/locks").mkdir(exist_ok=True)
-    unrecorded = settle(workdir)
-    if unrecorded:
-        log.warning("%d files of jobs that ended after it are kept, and taken back below", len(unrecorded))
+    displaced = displace(workdir)
+    if displaced:
+        log.warning("%d files of jobs that ended after it are kept, and taken back below", len(displaced))
 
 
 def wait_for_orphans(workdir: Path) -> None:

@@ -7,7 +7,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from collateral.kept import FORGOTTEN, claim, keep, settle, take_back
+from collateral.kept import FORGOTTEN, claim, displace, drop, keep, take_back
 
 
 @pytest.fixture
@@ -87,15 +87,30 @@ def test_recorded_work_is_dropped_and_stays_in_place(place):
     keep(job())
     for name in ("results/a", "results/b"):
         record(place, name)
-    assert settle(place) == []
+    assert displace(place) == []
     assert contents(place) == [b"a", b"b"]
     assert (place / "results/a").stat().st_nlink == 1
+
+
+def test_at_the_end_of_a_run_what_is_in_place_is_dropped(place):
+    """Whatever the clocks of the machines say: a run that ends has recorded its jobs."""
+    keep(job())
+    drop(place)
+    assert contents(place) == [b"a", b"b"]
+    assert not take_back(job())
+
+
+def test_at_the_end_of_a_run_what_snakemake_deleted_stays_kept(place):
+    keep(job())
+    delete_outputs(place)
+    drop(place)
+    assert take_back(job())
 
 
 def test_unrecorded_work_leaves_its_place_so_that_its_job_starts_again(place):
     """A job that ended after Snakemake was killed: its outputs would look finished under whatever settings."""
     keep(job())
-    assert settle(place) == ["results/a", "results/b"]
+    assert displace(place) == ["results/a", "results/b"]
     assert contents(place) == []
     assert take_back(job())
     assert contents(place) == [b"a", b"b"]
@@ -108,7 +123,7 @@ def test_a_record_of_an_earlier_result_does_not_count(place):
     for path in (place / ".snakemake/metadata").iterdir():
         os.utime(path, (hour_ago, hour_ago))
     keep(job())
-    assert settle(place) == ["results/a", "results/b"]
+    assert displace(place) == ["results/a", "results/b"]
 
 
 def test_work_whose_outputs_snakemake_deleted_waits_to_be_taken_back(place):
@@ -117,7 +132,7 @@ def test_work_whose_outputs_snakemake_deleted_waits_to_be_taken_back(place):
     for name in ("results/a", "results/b"):
         record(place, name)
     delete_outputs(place)
-    assert settle(place) == []
+    assert displace(place) == []
     assert take_back(job())
 
 
@@ -130,7 +145,7 @@ def test_forgotten_work_and_rubbish_are_dropped(place):
     (place / "results/.kept/.partial-x").mkdir()
     (place / "results/.kept/rubbish").mkdir()
     (place / "results/.kept/rubbish/about.json").write_text("{")
-    assert settle(place) == []
+    assert displace(place) == []
     assert list((place / "results/.kept").iterdir()) == []
 
 
@@ -162,5 +177,5 @@ def test_long_names_are_found_among_the_records(place):
     folder = place / ".snakemake/metadata" / f"@{text[:254]}"
     folder.mkdir(parents=True)
     (folder / text[254:]).write_text(json.dumps({}))
-    assert settle(place) == []
+    assert displace(place) == []
     assert (place / name).exists()
