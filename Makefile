@@ -40,7 +40,7 @@ plan: $(VENV)/.run  ## what a study costs before it is started: make plan STUDY=
 	@$(BIN)/python workflow/plan.py $(NAMED)
 
 test: $(VENV)/.dev $(VENV)/.axe  ## install what tests need, then run them all
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --durations 25
 
 check: $(VENV)/.dev ## format, lint and types, without changing a file
 	@$(BIN)/ruff format --check $(CODE)

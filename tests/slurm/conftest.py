@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from slurmcluster import Cluster, missing, namespace, until
 from smallstudy import Project, make_project, save_tiny
@@ -20,7 +19,7 @@ STUDY = {
     "datasets": ["embedded"],
     "seeds": [0],
     "editors": ["rome"],
-    "checkpoints": [1, 2, 3],
+    "checkpoints": [1, 2],
     "suites": ["two"],
 }
 
@@ -139,7 +138,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_project(cluster, tiny, tmp_path_factory):
-    """Make another study of one chain with three checkpoints, in a folder of its own."""
+    """Make another study of one chain with two checkpoints, in a folder of its own."""
     made: list[ClusterProject] = []
 
     def make(**sections) -> ClusterProject:
@@ -155,20 +154,6 @@ def new_project(cluster, tiny, tmp_path_factory):
     yield make
     for project in made:
         project.stop()
-
-
-@pytest.fixture(scope="session")
-def undisturbed(new_project) -> Project:
-    """The same study, run on this machine without Slurm."""
-    project = new_project()
-    done = project.snakemake()
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
-    return project
-
-
-def set_profile(project: Project, **keys) -> None:
-    path = project.folder / "profiles/slurm/config.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **keys}))
 
 
 def share(project: Project, resources: Path) -> None:

@@ -6,7 +6,7 @@ from conftest import share
 
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.slow]
 
-TARGETS = ("results/unedited/tiny/abilities/two.json", "results/sequences/embedded/seed-0.parquet")
+TARGETS = ("resources/models/tiny/manifest.json", "results/sequences/embedded/seed-0.parquet")
 
 
 @pytest.fixture(scope="module")
