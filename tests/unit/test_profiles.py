@@ -36,6 +36,10 @@ from snakemake.exceptions import WorkflowError
 from collateral.errors import CollateralError
 
 
+class TREES:
+    save = staticmethod(lambda: None)
+
+
 class STUDY:
     names = staticmethod(lambda kind: ["model"])
     cards = staticmethod(lambda model: 1)
