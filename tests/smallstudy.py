@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import warmjobs
 from tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -108,16 +108,7 @@ class Project:
         (self.folder / "study.yaml").write_text(yaml.safe_dump({**self.config, **sections}, sort_keys=False))
 
     def snakemake(self, *args: str, cores: int = 2) -> subprocess.CompletedProcess:
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--cores",
-            str(cores),
-            "--configfile",
-            "study.yaml",
-            *args,
-        ]
+        command = [*warmjobs.snakemake(), "--cores", str(cores), "--configfile", "study.yaml", *args]
         environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1"}
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
