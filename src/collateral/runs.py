@@ -54,7 +54,7 @@ def only_run(
         if not begins(given["executor_plugin"].common_settings):
             return execute(**given)
         try:
-            with one_run(workdir):
+            with one_run(workdir, remote=not given["executor_plugin"].common_settings.local_exec):
                 return execute(**given)
         except CollateralError as error:
             raise refused(str(error)) from None
@@ -65,11 +65,12 @@ def only_run(
 
 
 @contextmanager
-def one_run(workdir: Path) -> Iterator[None]:
+def one_run(workdir: Path, *, remote: bool = False) -> Iterator[None]:
     """Hold a folder for one run; first clear up after one that was killed.
 
     Args:
         workdir: where Snakemake runs.
+        remote: whether its jobs go to a cluster, where they outlive a Snakemake that is killed.
 
     Raises:
         CollateralError: another run is at work there.
@@ -81,7 +82,8 @@ def one_run(workdir: Path) -> Iterator[None]:
         _hold(lock, record)
         if record.exists():
             _clear_up(workdir, record)
-        write_json(record, {"host": socket.gethostname(), "pid": os.getpid(), "began": _now()})
+        about = {"host": socket.gethostname(), "pid": os.getpid(), "began": _now(), "remote": remote}
+        write_json(record, about)
         ended = threading.Event()
         threading.Thread(target=_beat, args=(record, ended), daemon=True).start()
         try:
@@ -135,10 +137,12 @@ def _beat(record: Path, ended: threading.Event) -> None:
 
 def _clear_up(workdir: Path, record: Path) -> None:
     """Bring to an end what a killed run has left: its jobs, Snakemake's lock, and outputs that nobody recorded."""
+    about = _about(record)
     log.warning(
-        "the run before was killed (%s); clearing up after it", _at_work(_about(record), "it is dead")
+        "the run before was killed (%s); clearing up after it", _who(about) or "it had only just begun"
     )
-    wait_for_orphans(workdir)
+    if about.get("remote", True):
+        wait_for_orphans(workdir)
     shutil.rmtree(workdir / ".snakemake/locks", ignore_errors=True)
     (workdir / ".snakemake/locks").mkdir(exist_ok=True)
     displaced = displace(workdir)
