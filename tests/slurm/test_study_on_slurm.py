@@ -259,7 +259,7 @@ def test_the_profile_really_submits_to_both_nodes(story):
 def test_gpu_jobs_go_to_the_partition_with_gpus_and_a_group_asks_for_one(story, cluster):
     for job in story.project.ended():
         if job["job"]:
-            gpu = any(rule in job["job"] for rule in GPU_RULES)
+            gpu = any(re.search(rf"_{rule}(_|/|$)", job["job"]) for rule in GPU_RULES)
             assert job["Partition"] == ("gpu" if gpu else "cpu"), job
             asked = re.findall(r"TresPerJob=(\S+)", cluster.call("scontrol", "show", "job", job["JobId"]))
             assert asked == (["gres:gpu:1"] if gpu else []), job

@@ -37,7 +37,7 @@ def test_from_another_folder_the_defaults_of_the_project_are_laid_below_the_own_
     there = ("--snakefile", ROOT / "Snakefile", "--configfile", "mine.yaml")
     text = snakemake(tmp_path, *there, "--dry-run", "--quiet", "rules")
     jobs = planned(text)
-    assert {rule: jobs[rule] for rule in JOBS} == {**JOBS, "edit": 6, "evaluate_abilities": 6}
+    assert jobs.items() >= {**JOBS, "edit": 6, "evaluate_abilities": 6}.items()
     assert "profiles/default" in text  # its triggers hold here too
     snakemake(tmp_path, *there, "--", SEQUENCE)
     assert (tmp_path / SEQUENCE).is_file()
@@ -90,7 +90,7 @@ rule count_positions:
 """
     )
     jobs = planned(snakemake(tmp_path, "--dry-run", "--quiet", "rules"))
-    assert {rule: jobs[rule] for rule in JOBS} == {**JOBS, "edit": 4, "evaluate_abilities": 4}
+    assert jobs.items() >= {**JOBS, "edit": 4, "evaluate_abilities": 4}.items()
     snakemake(tmp_path, "--", "positions.txt")
     assert int((tmp_path / "positions.txt").read_text()) == (tmp_path / SEQUENCE).stat().st_size
     # the code's fingerprint is that of the project's scripts, so that nothing is made anew
