@@ -6,6 +6,7 @@ CORES  ?= $(shell nproc 2>/dev/null || echo 2)
 GPUS   ?=
 STUDY  ?=
 CONFIG ?=
+TARGET ?=
 
 BIN       := $(VENV)/bin
 PIP       := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
@@ -15,12 +16,12 @@ SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(GPUS),--resourc
 NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
 AXE       := 4.14.1
-CODE      := src tests bench workflow/scripts workflow/plan.py workflow/stage.py workflow/report_now.py workflow/compare.py
+CODE      := src tests bench workflow/scripts workflow/plan.py workflow/check_config.py workflow/stage.py workflow/report_now.py workflow/compare.py workflow/verify.py workflow/why.py
 RULES     := Snakefile workflow/rules
 DEBIAN    := slurm-wlm munge iproute2 util-linux chromium nodejs npm
 
 .DEFAULT_GOAL := help
-.PHONY: help system-deps run stage plan test check fix bench bench-edit report compare clean
+.PHONY: help system-deps run stage plan test check fix bench bench-edit report why verify compare clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,7 @@ system-deps: ## as root on Debian: what the tests of the cluster and the browser
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN) >/dev/null
 
 run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…", GPUS=2) to its report
+	@$(BIN)/python workflow/check_config.py $(NAMED)
 	@$(SNAKEMAKE) --quiet host reason
 	@echo "Report: $(abspath $(REPORT))"
 
@@ -62,6 +64,12 @@ bench: bench-edit   ## all benchmarks
 
 bench-edit: $(VENV)/.dev ## time the editors against plain baselines, and show what each method does (about 35 minutes)
 	@$(BIN)/python bench/editing.py
+
+why: $(VENV)/.run   ## why a file would be made anew, in words: make why TARGET=results/tables/weights.parquet
+	@$(BIN)/python workflow/why.py $(NAMED) -- $(TARGET)
+
+verify: $(VENV)/.run ## read every artifact of this folder, and name what is damaged and what to delete
+	@$(BIN)/python workflow/verify.py
 
 report: $(VENV)/.run ## draw the report again; of a study that is not finished, from what exists
 	@$(OFFLINE) $(BIN)/python workflow/report_now.py --cores $(CORES) $(NAMED)

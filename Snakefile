@@ -38,6 +38,7 @@ include: "workflow/rules/edit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/weigh.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/stages.smk"
 include: "workflow/rules/running.smk"
 
 

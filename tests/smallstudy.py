@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -107,18 +108,32 @@ class Project:
     def configure(self, **sections) -> None:
         (self.folder / "study.yaml").write_text(yaml.safe_dump({**self.config, **sections}, sort_keys=False))
 
-    def snakemake(self, *args: str, cores: int = 2) -> subprocess.CompletedProcess:
+    def snakemake(self, *args: str, cores: int = 2, **environ: str) -> subprocess.CompletedProcess:
         command = [*warmjobs.snakemake(), "--cores", str(cores), "--configfile", "study.yaml", *args]
-        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1", **environ}
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
 
     def planned(self, *args: str) -> set[str]:
         """What a dry run would do: the message of each job."""
+        return set(self.planned_jobs(*args))
+
+    def planned_jobs(self, *args: str) -> list[str]:
+        """The same with repetitions: the messages of jobs that differ in their seed alone are equal."""
         done = self.snakemake("-n", *args)
         assert done.returncode == 0, done.stdout + done.stderr
-        return set(re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE))
+        return re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE)
+
+    def why(self, *targets: str) -> str:
+        """What `make why` says."""
+        command = [sys.executable, "workflow/why.py", "--configfile", "study.yaml", "--", *targets]
+        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src")}
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def edit(self, path: str, old: str, new: str) -> None:
         place = self.folder / path

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ import threading
 import traceback
 from pathlib import Path
 
+RECORDED = "WARM_RECORDED"  # a folder that jobs' scripts are copied to, each with what Snakemake tells it
+PROCESS = "WARM_PROCESS"  # a file that a job writes its process's number into
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 if len(sys.argv) != 2 or "/.snakemake/scripts/" not in sys.argv[1]:
@@ -35,13 +38,18 @@ sys.exit(status[0] if status else 137)
 """
 
 
-@functools.cache
 def snakemake() -> list[str]:
-    """Return the command that is Snakemake with warm jobs; the server lives as long as this process."""
+    """Return the command that is Snakemake with warm jobs."""
+    return [sys.executable, __file__, "run", str(client())]
+
+
+@functools.cache
+def client() -> Path:
+    """Return the program that runs a job's script; its server lives as long as this process."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
-    address, client = str(folder / "socket"), folder / "python"
-    client.write_text(CLIENT.format(python=sys.executable, address=address))
-    client.chmod(0o755)
+    address, program = str(folder / "socket"), folder / "python"
+    program.write_text(CLIENT.format(python=sys.executable, address=address))
+    program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     server = subprocess.Popen(
         [sys.executable, __file__, "serve", address],
@@ -52,7 +60,7 @@ def snakemake() -> list[str]:
     atexit.register(server.kill)
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
-    return [sys.executable, __file__, "run", str(client)]
+    return program
 
 
 def serve(address: str) -> None:
@@ -95,7 +103,8 @@ def attend(link: socket.socket) -> None:
     threading.Thread(target=watch, daemon=True).start()
     _, status = os.waitpid(job, 0)
     code = os.waitstatus_to_exitcode(status)
-    link.sendall(bytes([code if code >= 0 else 128 - code]))
+    with contextlib.suppress(BrokenPipeError):  # the client was killed
+        link.sendall(bytes([code if code >= 0 else 128 - code]))
     os._exit(0)
 
 
@@ -116,6 +125,10 @@ def work(about: dict, files: list[int]) -> None:
         os.environ.clear()
         os.environ.update(about["env"])
         sys.argv = [about["script"]]
+        if RECORDED in about["env"]:
+            shutil.copy(about["script"], about["env"][RECORDED])
+        if PROCESS in about["env"]:
+            Path(about["env"][PROCESS]).write_text(str(os.getpid()))
         paths = [path for path in about["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
         sys.path[:] = [str(Path(about["script"]).parent), *paths, *sys.path[1:]]
         runpy.run_path(about["script"], run_name="__main__")

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from collateral.errors import CollateralError
-from collateral.files import read_json
+from collateral.files import read_sealed_json
 from collateral.jobs import Job, study_jobs
 from collateral.staging import RULES
 from collateral.study import Study
@@ -168,7 +168,10 @@ def files(output: Path) -> list[Path]:
     """Return the files that an output stands for: a manifest lists those of its model."""
     if output.name != "manifest.json":
         return [output]
-    return [output, *(output.parent / name for name in read_json(output)["files"])]
+    return [
+        output,
+        *(output.parent / name for name in read_sealed_json(output, "a model's manifest")["files"]),
+    ]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import polars as pl
 
 from collateral.benchmarks.rerouting import Prepared
 from collateral.errors import CollateralError
-from collateral.files import whole_file, write_json
+from collateral.files import write_json
 from collateral.models import LanguageModel
+from collateral.tablefile import write_table
 from collateral.taskfiles import filtered_metric
 from collateral.taskfolders import load_tasks
 
@@ -143,8 +144,7 @@ def answer_of(responses: Sequence[Any]) -> str | None:
 def write_result(result: Mapping[str, Any], path: Path, items_path: Path) -> None:
     """Write lm-eval's JSON as it is (samples apart, which are the items) and the items."""
     items = item_rows(result)
-    with whole_file(items_path) as partial:
-        items.write_parquet(partial, compression="zstd")
+    write_table(items, items_path)
     write_json(path, _plain({name: value for name, value in result.items() if name != "samples"}))
 
 
@@ -156,8 +156,7 @@ def write_not_evaluated(verdict: Mapping[str, Any], path: Path, items_path: Path
         path: written, with the keys of lm-eval's JSON.
         items_path: written.
     """
-    with whole_file(items_path) as partial:
-        pl.DataFrame(schema=ITEM_SCHEMA).write_parquet(partial)
+    write_table(pl.DataFrame(schema=ITEM_SCHEMA), items_path)
     empty: dict[str, Any] = {name: {} for name in ("results", "n-samples", "higher_is_better")}
     write_json(path, {**empty, "not_evaluated": dict(verdict)})
 

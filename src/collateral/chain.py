@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from collateral.contexts import read_templates
 from collateral.delta import restore, snapshot
 from collateral.deltafile import read_increment, write_increment
@@ -31,6 +29,7 @@ from collateral.session import (
     write_records,
     write_state,
 )
+from collateral.tablefile import read_table
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def prepared(files: LinkFiles) -> Prepared:
     """Return what was computed from the unedited model, and the step norms that a placebo takes."""
     norms: dict[str, float] = {}
     for path in files.like:
-        table = pl.read_parquet(path, columns=["fact_id", "update_norm"])
+        table = read_table(path, "records of edits").select("fact_id", "update_norm")
         norms |= dict(table.fill_null(0.0).iter_rows())  # a skipped edit has none
     moments = {int(path.stem.rsplit("-", 1)[1]): path for path in files.moments}
     return Prepared(

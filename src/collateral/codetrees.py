@@ -11,10 +11,17 @@ from collateral.files import write_text
 
 
 class Tree(NamedTuple):
-    """A source file: the hash of its syntax tree, and the names of the package's modules that it imports."""
+    """A source file.
+
+    Attributes:
+        sha256: of its syntax tree.
+        imports: names of the package's modules that it imports.
+        libraries: first names of what else it imports.
+    """
 
     sha256: str
     imports: tuple[str, ...]
+    libraries: tuple[str, ...]
 
 
 class Trees:
@@ -62,7 +69,10 @@ def _read(store: Path) -> dict[str, Tree]:
         found = json.loads(store.read_text(encoding="utf-8"))
         if found["python"] != _python():
             return {}
-        return {key: Tree(sha256, tuple(imports)) for key, (sha256, imports) in found["trees"].items()}
+        return {
+            key: Tree(sha256, tuple(imports), tuple(libraries))
+            for key, (sha256, imports, libraries) in found["trees"].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
@@ -80,4 +90,5 @@ def _parsed(text: str) -> Tree:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     own = tuple(sorted(name for name in imports if name.split(".")[0] == "collateral"))
-    return Tree(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), own)
+    others = tuple(sorted({name.split(".")[0] for name in imports} - {"collateral"}))
+    return Tree(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), own, others)

@@ -164,6 +164,10 @@ COLUMNS = {
     "source": Column(TEXT, "table of the statistic: weights, drift or objectives"),
     "harm": Column(TEXT, "what is lost: `mean`, or an ability"),
     "rho": Column(REAL, "Spearman's rank correlation of the statistic with the harm"),
+    "artifact": Column(TEXT, "kind of file"),
+    "library": Column(TEXT, "name of the package"),
+    "version": Column(TEXT, "that was installed where the files were made"),
+    "files": Column(WHOLE, "how many were made with it", "files"),
     "points": Column(WHOLE, "checkpoints behind it", "checkpoints"),
     "chains": Column(WHOLE, "chains that they belong to", "chains"),
 }
@@ -221,6 +225,10 @@ MEASURED_ROWS = {
     "costs": (
         "One row per job of the study that Snakemake recorded, or whose update lies on the disk.",
         "rule model dataset seed editor edits suite seconds max_rss_mb bytes",
+    ),
+    "libraries": (
+        "One row per kind of file, library and version that made it.",
+        "artifact library version files",
     ),
     "editors": ("One row per editor of the study.", "editor method regularizer keep batch_size editing"),
 }

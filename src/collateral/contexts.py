@@ -7,7 +7,7 @@ import torch
 
 from collateral.errors import CollateralError
 from collateral.facts import PLACEHOLDER
-from collateral.files import read_json, write_json
+from collateral.files import read_sealed_json, write_json
 from collateral.models import LanguageModel
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
@@ -73,7 +73,7 @@ def write_templates(templates: Sequence[str], path: Path, base_sha256: str) -> N
 
 def read_templates(path: Path) -> tuple[str, ...]:
     """Return the templates of a file."""
-    value = read_json(path)
-    if not isinstance(value, dict) or "templates" not in value:
+    value = read_sealed_json(path, "context templates")
+    if "templates" not in value:
         raise CollateralError(f"{path}: holds no context templates; delete it and run the workflow again")
     return checked_templates(value["templates"])

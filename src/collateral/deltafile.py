@@ -5,7 +5,6 @@ up, see `increments`. The few elements whose difference does not fit are listed 
 before and after.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,10 @@ from torch import Tensor
 from collateral.errors import CollateralError
 from collateral.files import whole_file
 from collateral.increments import WIDER, Increment, rebuild, tensor_sha256
+from collateral.sealed import check_seal
+from collateral.tablefile import write_sealed
 
-FORMAT = "collateral-delta/1"
+FORMAT = "collateral-delta/2"
 _KEY = "collateral"
 _REMEDY = "delete it and run the workflow again: that checkpoint and the later ones are rebuilt"
 _ARROW = {torch.float64: pa.float64(), torch.float32: pa.float32()}
@@ -109,14 +110,11 @@ def _write_table(
     table = pa.table(
         {"parameter": parameter, **{name: joined(columns[name], kind) for name, kind in kinds.items()}}
     )
-    text = json.dumps({**metadata, "sha256": _digest(metadata)}, sort_keys=True)
-    pq.write_table(
-        table.replace_schema_metadata({_KEY: text}),
+    write_sealed(
+        table.replace_schema_metadata({_KEY: json.dumps(metadata, sort_keys=True)}),
         path,
-        compression="zstd",
         use_dictionary=["parameter", "row"],  # rows ascend: the dictionary's codes become runs
         column_encoding={"col": "DELTA_BINARY_PACKED", "value": "BYTE_STREAM_SPLIT"},
-        write_page_checksum=True,
     )
 
 
@@ -127,29 +125,17 @@ def _schema(wider: torch.dtype) -> pa.Schema:
     )
 
 
-def _digest(metadata: Mapping[str, Any]) -> str:
-    """Return a hash of the metadata: page checksums do not cover them."""
-    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
     """Yield a file and its metadata, checked; a fault that is met while it is open is one line with the remedy."""
     try:
-        with Path(path).open("rb") as raw:
-            if raw.read(4) != b"PAR1":
-                raise ValueError("it does not begin as a parquet file")
         with pq.ParquetFile(path, page_checksum_verification=True) as handle:
             metadata = json.loads((handle.schema_arrow.metadata or {}).get(_KEY.encode(), b"null"))
             if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT}")
-            if metadata.pop("sha256", None) != _digest(metadata):
-                raise ValueError("its metadata were altered")
             if not handle.schema_arrow.equals(_schema(WIDER[metadata["dtype"]]), check_metadata=False):
                 raise ValueError("its columns are not a delta's")
             yield handle, metadata
-    except FileNotFoundError:
-        raise CollateralError(f"{path}: this checkpoint's delta is missing; run the workflow again") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CollateralError(f"{path}: not readable as a delta ({reason}); {_REMEDY}") from None
@@ -161,6 +147,7 @@ def read_outline(path: Path) -> Increment:
     Raises:
         CollateralError: missing, empty, truncated, or of another format; the message has the remedy.
     """
+    check_seal(path, "a delta")
     with _opened(path) as (_, metadata):
         return Increment(Path(path), metadata, {})
 
@@ -171,6 +158,7 @@ def read_increment(path: Path) -> Increment:
     Raises:
         CollateralError: missing, empty, truncated, flipped, or of another format; the message has the remedy.
     """
+    check_seal(path, "a delta")
     with _opened(path) as (handle, metadata):
         rows = _Rows(handle.read())
     elements = {name: rows.of(name, about["shape"], path) for name, about in metadata["parameters"].items()}

@@ -15,6 +15,7 @@ from collateral.hub import REVISION, hub_file
 from collateral.locks import only_one
 from collateral.mirrors import mirrored
 from collateral.retries import Passing, Patience
+from collateral.sharing import check_record, write_record
 from collateral.transfers import Refused, Unreachable, check_url, discard, shown, transfer
 
 log = logging.getLogger(__name__)
@@ -159,6 +160,8 @@ def fetch(
                 if not (waited and _kept(wanted, target)):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _bring(wanted, target, mirror, max_bytes, patience or Patience())
+                    if wanted.sha256 is None:  # what came is what later readers are held to
+                        write_record(target, {})
                 discard(_part(target))
     except CollateralError as error:
         raise CollateralError(f"{target}: {error}") from None
@@ -193,7 +196,12 @@ def _kept(wanted: Source, target: Path) -> bool:
     if not target.is_file():
         return False
     if wanted.sha256 is None:
-        log.warning("%s is there and kept; it cannot be verified: its source states no sha256", target)
+        try:
+            check_record(target)
+        except CollateralError as error:
+            log.warning("%s; it is fetched again", error)
+            return False
+        log.warning("%s is there and kept; its source states no sha256 to verify it by", target)
         return True
     found = sha256_file(target)
     if found == wanted.sha256:

@@ -15,12 +15,12 @@ from tqdm import tqdm
 from collateral.checkpoints import at_checkpoint
 from collateral.deltafile import read_outline
 from collateral.errors import CollateralError
-from collateral.files import whole_file
 from collateral.hooks import capture
 from collateral.increments import Increment
 from collateral.models import LanguageModel
 from collateral.moments import windows
 from collateral.recipes import edited_layers
+from collateral.tablefile import write_table
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ def measure_drift(
     with at_checkpoint(model, deltas, state):
         after = activations(model, batches, layers)
     rows = drift_rows(model, before, after)
-    with whole_file(path) as partial:
-        pl.DataFrame(rows, schema=SCHEMA, orient="row").write_parquet(partial, compression="zstd")
+    write_table(pl.DataFrame(rows, schema=SCHEMA, orient="row"), path)
 
 
 def measured_layers(model: LanguageModel, chain: Sequence[Increment]) -> list[int]:

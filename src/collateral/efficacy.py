@@ -20,11 +20,10 @@ from transformers import DynamicCache
 
 from collateral.errors import CollateralError
 from collateral.facts import Fact
-from collateral.files import whole_file
 from collateral.joblog import NOTE
 from collateral.models import LanguageModel
 from collateral.resume import log_probabilities
-from collateral.sequences import read_table
+from collateral.tablefile import read_table, write_table
 from collateral.tokens import fill_id, pad, tokenize
 
 log = logging.getLogger(__name__)
@@ -286,8 +285,7 @@ def known_facts(model: LanguageModel, facts: Sequence[Fact], batch: int = 16) ->
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write efficacy rows to parquet."""
-    with whole_file(path) as partial:
-        pl.DataFrame(list(rows), schema=SCHEMA).write_parquet(partial, compression="zstd")
+    write_table(pl.DataFrame(list(rows), schema=SCHEMA), path)
 
 
 def read_reference(paths: Sequence[Path]) -> Reference:
@@ -300,5 +298,4 @@ def write_known(known: pl.DataFrame, path: Path) -> None:
     """Write the table of known facts, and say how many there are."""
     right, total = int(known["known"].sum()), len(known)
     log.log(NOTE, "the unedited model knows %d of %d facts (%.1f %%)", right, total, 100 * right / total)
-    with whole_file(path) as partial:
-        known.write_parquet(partial, compression="zstd")
+    write_table(known, path)

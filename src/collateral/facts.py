@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from collateral.errors import CollateralError
 from collateral.files import whole_file
+from collateral.tablefile import read_arrow, write_sealed
 
 PLACEHOLDER = "{}"
 
@@ -141,7 +141,7 @@ def write_facts(facts: Sequence[Fact], path: Path, metadata: Mapping[str, str] |
     table = pa.Table.from_pylist([asdict(fact) for fact in facts], schema=SCHEMA)
     table = table.replace_schema_metadata({**dict(metadata or {}), "collateral.format": "facts/2"})
     with whole_file(path) as partial:
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        write_sealed(table, partial)
 
 
 def read_facts(path: Path) -> list[Fact]:
@@ -150,12 +150,7 @@ def read_facts(path: Path) -> list[Fact]:
     Raises:
         CollateralError: the file is missing, corrupt or of another schema.
     """
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        raise CollateralError(
-            f"{path}: not readable as a facts file ({error}); delete it and run the workflow again"
-        ) from None
+    table = read_arrow(path, "a facts file")
     if not table.schema.equals(SCHEMA, check_metadata=False):
         raise CollateralError(f"{path}: not a facts file (other columns); delete it and run again")
     return [_fact(row) for row in table.to_pylist()]

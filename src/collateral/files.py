@@ -1,15 +1,20 @@
 """Files that are either whole or absent: temporary file in the same folder, flush, fsync, rename."""
 
+import glob
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from collateral.errors import CollateralError
+from collateral.sealed import BLANK, KEY, check_seal, seal
+
+STALE = 3600  # seconds
 
 
 @contextmanager
@@ -21,6 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(descriptor)
     partial = Path(name)
@@ -32,6 +38,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed writers of a file left beside it; one that wrote within the hour may be alive."""
+    for torn in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        try:
+            if time.time() - torn.stat().st_mtime > STALE:
+                torn.unlink()
+        except OSError:
+            continue  # another process was first, or may do more here than this one
 
 
 def put_in_place(partial: Path, path: Path) -> None:
@@ -58,13 +74,32 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON with sorted keys and a seal, whole or not at all."""
+    text = json.dumps({**value, KEY: BLANK}, indent=2, sort_keys=True, ensure_ascii=False)
+    with whole_file(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+        seal(partial)
+
+
+def read_sealed_json(path: Path, kind: str = "JSON") -> dict[str, Any]:
+    """Return the object that `write_json` wrote.
+
+    Args:
+        path: the file.
+        kind: what it should be, for the message.
+
+    Raises:
+        CollateralError: missing, empty, altered, or not written by `write_json`.
+    """
+    check_seal(path, kind)
+    value: dict[str, Any] = read_json(path)
+    del value[KEY]
+    return value
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in `path`.
+    """Return the JSON value in a file that may come from elsewhere.
 
     Raises:
         CollateralError: the file is missing, empty or not JSON; the message says to delete it and run again.

@@ -9,6 +9,7 @@ import polars as pl
 from collateral import collapse, tables
 from collateral.costs import costs
 from collateral.files import whole_file
+from collateral.tablefile import made_with, write_table
 from collateral.tableschemas import MEASURED, TABLES, conformed, flat
 
 Paths = Mapping[str, Sequence[Path]]
@@ -46,6 +47,7 @@ def gathered(
         "objectives": _where_all(tables.objectives, paths, "reference", "facts"),
         "known": tables.known_share(paths["known"]),
         "costs": costs(paths["edits"], benchmarks),
+        "libraries": library_table(paths),
         "editors": editor_table(editors),
     }
     whole = {name: conformed(name, table) for name, table in found.items()}
@@ -84,10 +86,23 @@ def editor_table(editors: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=TABLES["editors"].schema)
 
 
+def library_table(paths: Paths) -> pl.DataFrame:
+    """Return how many files of each kind were made with which version of each library."""
+    rows = [
+        {"artifact": kind, "library": library, "version": version}
+        for kind, own in paths.items()
+        for path in own
+        if path.suffix == ".parquet"
+        for library, version in made_with(path).items()
+    ]
+    if not rows:
+        return pl.DataFrame()
+    return pl.DataFrame(rows).group_by(pl.all()).agg(files=pl.len().cast(pl.Int32)).sort(pl.all())
+
+
 def write_tables(found: Mapping[str, pl.DataFrame], folder: Path) -> None:
     """Write each table to `folder/{name}.parquet` and `folder/{name}.csv`."""
     for name, table in found.items():
-        with whole_file(folder / f"{name}.parquet") as partial:
-            table.write_parquet(partial, compression="zstd")
+        write_table(table, folder / f"{name}.parquet")
         with whole_file(folder / f"{name}.csv") as partial:
             flat(table).write_csv(partial)

@@ -8,6 +8,7 @@ from typing import Any
 from collateral.errors import CollateralError
 from collateral.files import whole_file
 from collateral.locks import only_one
+from collateral.sharing import write_record
 from collateral.texts import documents
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def bring_text(source: Mapping[str, Any], characters: int, path: Path) -> None:
                 raise CollateralError(
                     f"moments.text: the column '{source['column']}' of {source['hub']} has no text; name another"
                 )
+        write_record(path, source)
     if written < characters:
         log.warning("%s: the whole text has %d characters, %d were asked for", path, written, characters)
     log.info("%s: %d characters of %s@%s", path, written, source["hub"], source["revision"][:12])

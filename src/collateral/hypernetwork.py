@@ -16,7 +16,7 @@ from collateral.gradients import Gradient
 from collateral.models import LanguageModel
 from collateral.tensorfile import read_tensors, write_tensors
 
-_FORMAT = "collateral-hypernetwork/1"
+FORMAT = "collateral-hypernetwork/1"
 
 
 class _Network(nn.Module):
@@ -124,7 +124,7 @@ def write_hypernetwork(
 ) -> None:
     """Write a trained network with the model, the settings and the facts that it was trained on."""
     trained_on = [[fact.fact_id, *_asked(fact)] for fact in facts]
-    record = {**about, "format": _FORMAT, "base_sha256": base_sha256, "trained_on": trained_on}
+    record = {**about, "format": FORMAT, "base_sha256": base_sha256, "trained_on": trained_on}
     write_tensors(network.state_dict(), path, record)
 
 
@@ -171,7 +171,7 @@ def read_hypernetwork(
         CollateralError: damaged, or trained for another model, other layers, rank or variant.
     """
     tensors, about = read_tensors(path, "a hypernetwork")
-    if about.get("format") != _FORMAT:
+    if about.get("format") != FORMAT:
         raise CollateralError(f"{path}: not a hypernetwork; delete it and run the workflow again")
     wanted = {"base_sha256": model.base_sha256, "matrices": list(shapes), "rank": rank, "variant": variant}
     for name, value in wanted.items():

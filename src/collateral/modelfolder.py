@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from collateral.errors import CollateralError
-from collateral.files import read_json, sha256_file, write_json
+from collateral.files import read_sealed_json, sha256_file, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -21,7 +21,7 @@ def verified_manifest(folder: Path) -> tuple[dict[str, str], str]:
     Raises:
         CollateralError: a file is missing or its bytes are not the manifest's.
     """
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_sealed_json(folder / "manifest.json", "a model's manifest")
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -47,7 +47,7 @@ def write_manifest(folder: Path, source: Mapping[str, Any]) -> None:
 
 def described_source(folder: Path) -> str:
     """Return where a folder's files came from, in words that name no path of this machine."""
-    source = read_json(folder / "manifest.json")["source"]
+    source = read_sealed_json(folder / "manifest.json", "a model's manifest")["source"]
     if "hub" in source:
         return f"hub {source['hub']}@{source['revision']}"
     if "wheel" in source:

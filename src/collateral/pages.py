@@ -123,7 +123,7 @@ def _index(
         *_figure_sections(INDEX, drawn, studies, href),
         Section("missing", "What is missing", _missing(tables, run, drawn)),
         Section("reading", "How to read this report", _reading()),
-        Section("provenance", "Settings and provenance", pageparts.provenance(run)),
+        Section("provenance", "Settings and provenance", pageparts.provenance(run, tables.get("libraries"))),
     ]
     opening = (
         '<p class="lead">A language model can be made to state a new fact by changing a few of its weights. Edits '

@@ -1,29 +1,16 @@
 """What a result was made from: a fingerprint of the code, versions of the libraries, facts about the machine."""
 
 import hashlib
-import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from collateral.codetrees import Trees
+from collateral.codetrees import Tree, Trees
+from collateral.libraries import NUMERIC, versions
 
 PACKAGE = Path(__file__).parent
-LIBRARIES = (
-    "collateral",
-    "torch",
-    "transformers",
-    "lm-eval",
-    "datasets",
-    "safetensors",
-    "pyarrow",
-    "polars",
-    "altair",
-    "numpy",
-    "scipy",
-    "snakemake",
-)
 # How a job logs, which card it takes, what an interrupted one keeps, never what it computes: a change reruns nothing.
 FRAME = frozenset({"collateral.joblog", "collateral.cardlocks", "collateral.kept"})
 
@@ -41,19 +28,46 @@ def fingerprint(script: Path, *modules: str, trees: Trees | None = None) -> str:
         modules: of the package, by name.
         trees: of source files that are known already.
     """
-    trees = trees or Trees()
-    seen: dict[str, str] = {}
-    own = trees.of(Path(script))
-    waiting = [*own.imports, *modules]
+    reached = _reached(script, modules, trees or Trees())
+    own = reached.pop("")
+    parts = [own.sha256, *(f"{name} {tree.sha256}" for name, tree in sorted(reached.items()))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def libraries(script: Path, *modules: str, trees: Trees | None = None) -> dict[str, str]:
+    """Return the versions of the libraries that a script's code imports, and that can change a number.
+
+    Args:
+        script: its file.
+        modules: of the package, by name, as for `fingerprint`.
+        trees: of source files that are known already.
+    """
+    imported = {
+        name for tree in _reached(script, modules, trees or Trees()).values() for name in tree.libraries
+    }
+    return {
+        name: version for name, version in versions(NUMERIC).items() if name.replace("-", "_") in imported
+    }
+
+
+def modules(script: Path, *modules: str, trees: Trees | None = None) -> dict[str, str]:
+    """Return file → beginning of the hash of its syntax tree, of all that `fingerprint` looks at."""
+    own = _reached(script, modules, trees or Trees())
+    return {name or script.name: tree.sha256[:12] for name, tree in own.items()}
+
+
+def _reached(script: Path, modules: Iterable[str], trees: Trees) -> dict[str, Tree]:
+    """Return name → tree of a script ("") and of all package files that it, or one of the modules, imports."""
+    found = {"": trees.of(Path(script))}
+    waiting = [*found[""].imports, *modules]
     while waiting:
         name = waiting.pop()
         path = _path(name)
-        if name in seen or name in FRAME or path is None:
+        if name in found or name in FRAME or path is None:
             continue
-        seen[name] = trees.of(path).sha256
-        waiting += trees.of(path).imports
-    parts = [own.sha256, *(f"{name} {value}" for name, value in sorted(seen.items()))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        found[name] = trees.of(path)
+        waiting += found[name].imports
+    return found
 
 
 def _path(name: str) -> Path | None:
@@ -62,17 +76,6 @@ def _path(name: str) -> Path | None:
     if module.is_file():
         return module
     return relative / "__init__.py" if (relative / "__init__.py").is_file() else None
-
-
-def versions() -> dict[str, str]:
-    """Return the installed version of every library that can change a number."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found | {"python": platform.python_version()}
 
 
 def machine() -> dict[str, Any]:

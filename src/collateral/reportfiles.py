@@ -12,9 +12,10 @@ import polars as pl
 from collateral import pages
 from collateral.drawings import Drawing, drawings
 from collateral.files import sha256_file, whole_file, write_json, write_text
+from collateral.libraries import versions
 from collateral.paper import svg_and_png
-from collateral.provenance import machine, versions
-from collateral.sequences import read_table
+from collateral.provenance import machine
+from collateral.tablefile import read_table
 
 log = logging.getLogger(__name__)
 RUN_FILE = "run.json"

@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from collateral.errors import CollateralError
-from collateral.files import read_json
-from collateral.sequences import read_table
+from collateral.files import read_sealed_json
+from collateral.tablefile import read_table
 from collateral.tables import KEY
 from collateral.tableschemas import conformed
 
@@ -50,7 +50,7 @@ def read_results(folder: Path) -> Results:
         )
     found = {name: read_table(own / f"tables/{name}.parquet", f"the table {name}", ()) for name in READ}
     record = own / "report/run.json"
-    run = read_json(record) if record.is_file() else {}
+    run = read_sealed_json(record, "a report's record") if record.is_file() else {}
     if not isinstance(run, dict):
         raise CollateralError(f"{record}: not a record of a run; delete it and run `make report`")
     return Results(folder, {name: conformed(name, table) for name, table in found.items()}, run)

@@ -10,7 +10,7 @@ import polars as pl
 
 from collateral.errors import CollateralError
 from collateral.facts import Fact
-from collateral.files import whole_file
+from collateral.tablefile import read_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -86,27 +86,7 @@ def _log_conflicts(dropped: Sequence[Sequence[Fact]], marked: int) -> None:
 
 def write_sequence(sequence: pl.DataFrame, path: Path) -> None:
     """Write a sequence to parquet."""
-    with whole_file(path) as partial:
-        sequence.write_parquet(partial, compression="zstd")
-
-
-def read_table(path: Path, kind: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Return a small parquet table after checking its columns.
-
-    Raises:
-        CollateralError: not readable, or not that kind of table.
-    """
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise CollateralError(
-            f"{path}: not readable as {kind} ({reason}); delete it and run the workflow again"
-        ) from None
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise CollateralError(f"{path}: not {kind} (no column '{missing[0]}'); delete it and run again")
-    return table
+    write_table(sequence, path)
 
 
 def chosen_facts(

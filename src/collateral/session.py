@@ -27,15 +27,16 @@ from collateral.editing import (
 )
 from collateral.errors import CollateralError
 from collateral.facts import Fact
-from collateral.files import whole_file
 from collateral.increments import rebuild
 from collateral.models import LanguageModel
 from collateral.regularizers import Regularizer
 from collateral.sequences import derive_seed
+from collateral.tablefile import write_table
 from collateral.tensorfile import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
+STATE = "collateral-state/1"  # format of a file of an editor's state
 Numbered = tuple[int, Fact]
 Observer = Callable[[Sequence[Numbered]], None]
 
@@ -266,13 +267,12 @@ def write_records(records: Sequence[Mapping[str, Any]], path: Path) -> None:
             for name in ("fact_id", "subject", "relation", "target_new", "target_true")
         }
         rows.append({name: {**record, **texts}.get(name) for name in RECORD_SCHEMA})
-    with whole_file(path) as partial:
-        pl.DataFrame(rows, schema=RECORD_SCHEMA).write_parquet(partial, compression="zstd")
+    write_table(pl.DataFrame(rows, schema=RECORD_SCHEMA), path)
 
 
 def write_state(state: Mapping[str, Tensor], path: Path, edits: int, settings_sha256: str) -> None:
     """Write a method's state, possibly empty, with the number of edits and the editor's settings."""
-    about = {"format": "collateral-state/1", "edits": edits, "settings_sha256": settings_sha256}
+    about = {"format": STATE, "edits": edits, "settings_sha256": settings_sha256}
     write_tensors(state, path, about)
 
 

@@ -29,6 +29,7 @@ def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     if errors:
         raise _schema_error(errors[0])
     _fill(settings, schema)
+    settings = _ordered(settings)  # Snakemake compares the text of a job's parameters
     study = Study(settings)
     _check_names(study)
     _check_cards(study)
@@ -58,6 +59,13 @@ def _schema_error(error: Any) -> CollateralError:
     return CollateralError(
         f"config: {where} is {error.instance!r}: {error.message}. {text}".rstrip(". ") + "."
     )
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value whose keys stand in order, at every level: how a config orders them must change nothing."""
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
+    return [_ordered(one) for one in value] if isinstance(value, list) else value
 
 
 def _fill(value: Any, schema: Mapping[str, Any]) -> None:

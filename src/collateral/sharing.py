@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from collateral.errors import CollateralError
-from collateral.files import read_json, write_json
+from collateral.files import read_sealed_json, sha256_file, write_json
 from collateral.locks import only_one
 
 
@@ -49,7 +49,7 @@ def check_source(path: Path, source: Mapping[str, Any]) -> bool:
     made = record(path)
     if not made.is_file():
         return False
-    wanted, found = json.loads(json.dumps(source)), read_json(made)["source"]
+    wanted, found = json.loads(json.dumps(source)), read_sealed_json(made, "a record")["source"]
     if "folder" in found:
         found = model_source(found)
     if found == wanted:
@@ -79,4 +79,29 @@ def made_from(path: Path, source: Mapping[str, Any]) -> Iterator[None]:
         if check_source(path, source):
             record(path).unlink()  # so that no table stands beside another one's record
         yield
-        write_json(record(path), {"source": source})
+        write_record(path, source)
+
+
+def write_record(path: Path, source: Mapping[str, Any]) -> None:
+    """Record beside a file what it was made from, and its sha256."""
+    write_json(record(path), {"source": dict(source), "sha256": sha256_file(path)})
+
+
+def check_record(path: Path) -> None:
+    """Check a file that cannot carry its own sha256 against the record beside it, if there is one.
+
+    Raises:
+        CollateralError: the file is missing, or its bytes are not those that were recorded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CollateralError(f"{path}: missing; run the workflow again to make it")
+    made = record(path)
+    if not made.is_file():
+        return
+    expected = read_sealed_json(made, "a record").get("sha256")
+    if expected and sha256_file(path) != expected:
+        raise CollateralError(
+            f"{path}: its bytes were altered: their sha256 is not the one in {made.name}; delete it and run the "
+            "workflow again"
+        )

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from collateral.chain import LinkFiles, begin, prepared
 from collateral.delta import Factors, restore, snapshot
 from collateral.efficacy import measure_facts, write_rows
-from collateral.files import whole_file
 from collateral.models import load_model
 from collateral.session import Link, Numbered, run_link, write_records
+from collateral.tablefile import write_table
 from collateral.weights import change_of, change_statistics, update_statistics
 
 SCHEMA = {
@@ -84,8 +84,7 @@ def edit_singly(
         restore(model, link.before)
     write_rows(probes, after_edit)
     write_records(made, records)
-    with whole_file(weights) as partial:
-        pl.DataFrame(moved, schema=SCHEMA, orient="row").write_parquet(partial, compression="zstd")
+    write_table(pl.DataFrame(moved, schema=SCHEMA, orient="row"), weights)
 
 
 def _moved(group: Sequence[Numbered], link: Link, weigh: Mapping[str, Any]) -> list[tuple[Any, ...]]:

@@ -10,6 +10,7 @@ from collateral import places
 from collateral.errors import CollateralError, unknown_name
 from collateral.settings import load_study
 from collateral.study import Study
+from collateral.yamlfile import read_yaml
 
 
 def read_study(project: Path, own: Path | None, pairs: list[str]) -> Study:
@@ -44,16 +45,28 @@ def merged(project: Path, own: Path | None, pairs: list[str]) -> dict[str, Any]:
     The default is config/config.yaml of the working directory, else of the project.
     """
     defaults = places.located("config/config.yaml", project)
-    config: dict[str, Any] = yaml.safe_load(defaults.read_text(encoding="utf-8"))
+    config = _config(defaults)
     if own is not None:
         if not own.is_file():
             raise CollateralError(f"{own}: no such file; --configfile takes the path of a study's file")
-        update_config(config, yaml.safe_load(own.read_text(encoding="utf-8")))
+        update_config(config, _config(own))
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise CollateralError(f"--config {pair}: write KEY=VALUE, such as mirror=../files")
         update_config(config, {key: yaml.safe_load(value)})
+    return config
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Return a config file's keys. Snakemake would run Python that stands in it; this refuses it."""
+    config = read_yaml(path, "a config")
+    if not isinstance(config, dict):
+        raise CollateralError(
+            f"{path}: holds {type(config).__name__}, not the keys of a config; see config/config.yaml"
+        )
+    if "__use_yte__" in config:
+        raise CollateralError(f"{path}: __use_yte__ runs Python that stands in the file; write plain YAML")
     return config
 
 

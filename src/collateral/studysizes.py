@@ -10,6 +10,7 @@ from collateral import places
 from collateral.shapes import Shape, shape_of_config, shape_of_settings
 from collateral.stagework import Sizes
 from collateral.study import Study
+from collateral.tablefile import read_table
 from collateral.taskcounts import suite_counts
 
 # ASSUME: probes of a fact in the usual files: the edit, paraphrases, neighbourhood, portability.
@@ -64,5 +65,5 @@ def model_shape(name: str, settings: Mapping[str, Any]) -> Shape | None:
 def _counted(table: Path) -> tuple[float, int]:
     """Return probes of a fact (mean) and number of facts of a data set's table."""
     lists = [pl.col(kind).list.len().mean() for kind in ("paraphrases", "neighborhood", "portability")]
-    means = pl.read_parquet(table).select(*lists, facts=pl.len()).row(0)
+    means = read_table(table, "a facts file").select(*lists, facts=pl.len()).row(0)
     return 1 + sum(means[:3]), int(means[3])

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from collateral.errors import CollateralError
-from collateral.files import read_json
+from collateral.files import read_sealed_json
+from collateral.tablefile import read_table
 from collateral.taskfiles import filtered_metric
 
 Columns = dict[str, type[pl.DataType] | pl.DataType]
@@ -61,13 +62,7 @@ def key_of(path: Path) -> dict[str, Any]:
 
 def _keyed(path: Path) -> pl.DataFrame:
     """Return a parquet table with its key in front."""
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise CollateralError(
-            f"{path}: not readable ({reason}); delete it and run the workflow again"
-        ) from None
+    table = read_table(path, "a result")
     key = key_of(path)
     front = [pl.lit(key[name], dtype=kind).alias(name) for name, kind in KEY.items()]
     return table.select(*front, pl.all())
@@ -119,7 +114,7 @@ def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict
     Raises:
         CollateralError: not an lm-eval result.
     """
-    result = read_json(path)
+    result = read_sealed_json(path, "an lm-eval result")
     if not isinstance(result, dict) or "results" not in result or "n-samples" not in result:
         raise CollateralError(f"{path}: not an lm-eval result; delete it and run the workflow again")
     rows = []
@@ -166,7 +161,7 @@ def above_chance(value: Any, stderr: Any, chance: Any) -> Any:
 
 def skipped(paths: Sequence[Path]) -> pl.DataFrame:
     """Return one row per checkpoint and suite that was not evaluated, as its chain had collapsed before."""
-    found = [(path, read_json(path).get("not_evaluated")) for path in paths]
+    found = [(path, read_sealed_json(path, "an lm-eval result").get("not_evaluated")) for path in paths]
     rows = [
         {**key_of(path), "suite": path.stem, "collapsed_at": why["collapsed_at"]}
         for path, why in found
@@ -228,9 +223,9 @@ def objectives(reference: Sequence[Path], facts: Sequence[Path]) -> pl.DataFrame
         facts: the data sets; the stem of each is its name.
     """
     types = [
-        pl.read_parquet(path, columns=["fact_id", "question_type", "case_id"]).with_columns(
-            dataset=pl.lit(path.stem)
-        )
+        read_table(path, "a facts file")
+        .select("fact_id", "question_type", "case_id")
+        .with_columns(dataset=pl.lit(path.stem))
         for path in facts
     ]
     asked = stacked(reference).filter(kind="reliability").drop("editor", "edits")
@@ -246,7 +241,7 @@ def known_share(paths: Sequence[Path]) -> pl.DataFrame:
         found = _KNOWN.search(Path(path).as_posix())
         if found is None:
             raise CollateralError(f"{path}: not a table of known facts")
-        table = pl.read_parquet(path)
+        table = read_table(path, "a table of known facts", ("known",))
         rows.append((found["model"], found["dataset"], len(table), int(table["known"].sum())))
     schema: Columns = {"model": pl.String, "dataset": pl.String, "facts": pl.Int32, "known": pl.Int32}
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from collateral.errors import CollateralError
+from collateral.yamlfile import read_yaml
 
 EMBEDDED = Path(__file__).parent / "tasks"
 _LOCAL_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text"})  # dataset_path values that read files
@@ -70,12 +71,7 @@ def _read(path: Path, parents: tuple[Path, ...] = ()) -> tuple[dict[str, Any], l
     """Return the configuration, with its includes merged in, and the files that it consists of."""
     if path in parents:
         raise CollateralError(f"{path}: includes itself; remove the circle of 'include' lines")
-    try:
-        loader = _TaskLoader(path.read_text(encoding="utf-8"))
-        config = loader.get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise CollateralError(f"{path}: not readable as a task file ({reason}); mend the YAML") from None
+    config = read_yaml(path, "a task file", _TaskLoader)
     if not isinstance(config, dict):
         raise CollateralError(f"{path}: holds {type(config).__name__}, not the keys of an lm-eval task")
     sources = [path, *_function_files(config, path.parent)]

@@ -10,6 +10,7 @@ import polars as pl
 from collateral import tables
 from collateral.errors import CollateralError
 from collateral.jobs import Job, outputs
+from collateral.tablefile import read_table
 from collateral.tableschemas import TABLES
 
 LAST = ("gather", "infer", "report")  # what is made of all results
@@ -78,13 +79,11 @@ def _fault(kind: str, path: Path) -> str:
             tables.skipped([path])
             tables.result_rows(path, {})
             return ""
-        columns = set(pl.read_parquet(path).columns)
+        columns = set(read_table(path, "a result").columns)
     except CollateralError as error:
         return str(error).removeprefix(f"{path}: ").partition(";")[0]
     except (KeyError, TypeError, AttributeError):
         return "not an lm-eval result"
-    except (OSError, pl.exceptions.PolarsError) as error:
-        return f"not readable ({str(error).splitlines()[0]})"
     wanted = _COLUMNS.get(kind) or set(TABLES[_TABLES[kind]].columns) - {*tables.KEY, "suite"}
     lacking = sorted(wanted - columns)
     return f"of another version (no column '{lacking[0]}')" if lacking else ""
@@ -95,7 +94,7 @@ def _outdated(samples: Iterable[Path]) -> dict[str, str]:
     newest: dict[tuple[str, str], str] = {}
     faults: dict[str, str] = {}
     for path in sorted(samples, key=lambda one: one.stat().st_mtime, reverse=True):
-        for task, version in pl.read_parquet(path, columns=["task", "task_hash"]).unique().rows():
+        for task, version in read_table(path, "scored items").select("task", "task_hash").unique().rows():
             if newest.setdefault((path.name, task), version) != version:
                 faults[path.as_posix()] = f"scored on another version of the task '{task}'"
     return faults

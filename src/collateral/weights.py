@@ -12,7 +12,6 @@ from torch import Tensor
 
 from collateral.delta import Factors
 from collateral.deltafile import read_chain
-from collateral.files import whole_file
 from collateral.increments import Increment
 from collateral.modelfolder import DTYPES, stored_tensor, verified_manifest
 from collateral.recipes import edited_layers
@@ -26,6 +25,7 @@ from collateral.spectra import (
     spectral_norm,
     stable_rank,
 )
+from collateral.tablefile import write_table
 from collateral.tensorfile import read_tensors
 
 SCHEMA = {"parameter": pl.String, "statistic": pl.String, "threshold": pl.Float64, "value": pl.Float64}
@@ -205,10 +205,8 @@ def write_weights(
     """Write the statistics and the heat map of all edited matrices, one tidy row a number."""
     tidy = [(name, *row) for name, own in rows.items() for row in own]
     tiles = [(name, *row) for name, own in blocks.items() for row in own]
-    with whole_file(path) as partial:
-        pl.DataFrame(tidy, schema=SCHEMA, orient="row").write_parquet(partial, compression="zstd")
-    with whole_file(heatmap_path) as partial:
-        pl.DataFrame(tiles, schema=HEATMAP_SCHEMA, orient="row").write_parquet(partial, compression="zstd")
+    write_table(pl.DataFrame(tidy, schema=SCHEMA, orient="row"), path)
+    write_table(pl.DataFrame(tiles, schema=HEATMAP_SCHEMA, orient="row"), heatmap_path)
 
 
 def weigh_checkpoint(

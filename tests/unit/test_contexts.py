@@ -4,6 +4,7 @@ import pytest
 
 from collateral.contexts import checked_templates, read_templates, sample_templates, write_templates
 from collateral.errors import CollateralError
+from collateral.files import write_json
 
 
 def test_templates_are_a_function_of_seed_and_lengths(model):
@@ -26,6 +27,6 @@ def test_round_trip_and_checks(tmp_path):
         checked_templates(["Yes. {}", "{}"])
     with pytest.raises(CollateralError, match="exactly once"):
         checked_templates(["{}", "No hole"])
-    path.write_text("[1]")
+    write_json(path, {"other": 1})
     with pytest.raises(CollateralError, match="holds no context templates"):
         read_templates(path)

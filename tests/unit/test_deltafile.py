@@ -169,24 +169,15 @@ def test_a_damaged_file_is_refused_with_its_name_and_the_remedy(chain_files, dam
     assert "\n" not in str(caught.value)
 
 
-def test_every_flipped_byte_is_noticed(chain_files):
-    """A flipped byte is refused by the page checksum, the format check, or the hash of the rebuilt tensor."""
-    base, paths = chain_files
+def test_every_flipped_byte_is_refused(chain_files):
+    _, paths = chain_files
     raw = paths[1].read_bytes()
-    good = rebuild({NAME: base}, [read_increment(path) for path in paths])[NAME]
-    positions = np.random.default_rng(0).choice(len(raw), size=150, replace=False)
-    refused = 0
-    for position in positions:
+    for position in np.random.default_rng(0).choice(len(raw), size=150, replace=False):
         broken = bytearray(raw)
         broken[position] ^= 0x10
         paths[1].write_bytes(bytes(broken))
-        try:
-            live = rebuild({NAME: base}, [read_increment(path) for path in paths])[NAME]
-        except CollateralError:
-            refused += 1
-        else:
-            assert torch.equal(live, good), f"byte {position} changed the weights silently"
-    assert refused > 100
+        with pytest.raises(CollateralError, match=f"{paths[1].name}: .*run the workflow again"):
+            read_increment(paths[1])
 
 
 def test_gaps_swaps_and_foreign_bases_are_refused(chain_files, tmp_path):

@@ -478,4 +478,7 @@ def test_an_address_that_names_a_commit_may_lack_the_sha256(get, served, tmp_pat
         path = get(url=f"{served.url.rpartition('/')[0]}/{REVISION}/facts.json", sha256=None)
     assert path.read_bytes() == BODY
     assert f"sha256: {SHA}" in caplog.text
-    assert left(tmp_path) == ["facts.json"]
+    assert left(tmp_path) == ["facts.json", "facts.source.json"]
+    (tmp_path / "data/facts.json").write_bytes(BODY[:-1] + b" ")
+    get(url=f"{served.url.rpartition('/')[0]}/{REVISION}/facts.json", sha256=None)
+    assert path.read_bytes() == BODY  # what it was when it came is known

@@ -227,7 +227,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("metal-look: [", "not readable as YAML"),
+        ("metal-look: [", "not readable as the templates of relations"),
         ("[]", "must map the name"),
         ("metal-look: text", "templates are needed"),
         ("metal-look: {rewrite: 'A {}', paraphrase: x}", "did you mean 'paraphrases'?"),
@@ -240,7 +240,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             "metal-look: {rewrite: 'A', paraphrases: ['B {}', 'C {}'], neighborhood: 'A {}'}",
             "field 'rewrite' is 'A'",
         ),
-        ("metal-look: !!python/object:os.system {}", "not readable as YAML"),
+        ("metal-look: !!python/object:os.system {}", "not readable as the templates of relations"),
     ],
 )
 def test_bad_templates_are_refused(tmp_path: Path, text: str, said: str) -> None:

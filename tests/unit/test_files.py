@@ -1,9 +1,11 @@
 """A file is whole or absent."""
 
+import os
+
 import pytest
 
 from collateral.errors import CollateralError, unknown_name
-from collateral.files import read_json, whole_file, write_json
+from collateral.files import read_json, read_sealed_json, whole_file, write_json
 
 
 def test_an_interrupted_writer_leaves_the_old_file(tmp_path):
@@ -11,7 +13,7 @@ def test_an_interrupted_writer_leaves_the_old_file(tmp_path):
     write_json(path, {"a": 1})
     with pytest.raises(ZeroDivisionError), whole_file(path) as partial:
         partial.write_text(f'{{"a": {1 / 0}')
-    assert read_json(path) == {"a": 1}
+    assert read_sealed_json(path) == {"a": 1}
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
 
 
@@ -19,6 +21,16 @@ def test_an_empty_file_is_never_kept(tmp_path):
     with pytest.raises(CollateralError, match="empty file"), whole_file(tmp_path / "x"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_writers_left_is_removed_once_it_is_old(tmp_path):
+    names = (".x.json.abc.partial", ".x.json.young.partial", ".y.json.abc.partial")
+    for name in names:
+        (tmp_path / name).write_text("half")
+    for name in (names[0], names[2]):
+        os.utime(tmp_path / name, (1, 1))
+    write_json(tmp_path / "x.json", {"a": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "x.json"])
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00"])

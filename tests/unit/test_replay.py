@@ -193,10 +193,9 @@ def test_memory_is_bounded_by_one_matrix(weighing, monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 
-    small = functools.partial(pq.write_table, row_group_size=4096)
-    monkeypatch.setattr(
-        pq, "write_table", small
-    )  # a row group is small beside a matrix, as with large models
+    # a row group is small beside a matrix, as with large models
+    small = functools.partialmethod(pq.ParquetWriter.write_table, row_group_size=4096)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", small)
     monkeypatch.setattr(weights, "stored_tensor", watched)
     monkeypatch.setattr(weights, "weigh_checkpoint", measured)
     weighing(("a",), shape, count=2)

@@ -13,6 +13,7 @@ from collateral.sequences import (
     read_table,
     write_sequence,
 )
+from collateral.tablefile import write_table
 
 
 def make(count, subject="s{}", relation="r"):
@@ -134,7 +135,7 @@ def test_a_case_that_the_model_knows_in_part_is_not_edited(tmp_path):
     facts = [*case("one", "a", "b"), *case("two", "c", "d"), *make(2)]
     write_sequence(permutation(facts, 0, "drop"), path)
     table = [(fact.fact_id, fact.fact_id not in ("one-1", "f0")) for fact in facts]
-    pl.DataFrame(table, schema=["fact_id", "known"], orient="row").write_parquet(known)
+    write_table(pl.DataFrame(table, schema=["fact_id", "known"], orient="row"), known)
     chosen = chosen_facts({fact.fact_id: fact for fact in facts}, path, known, 3)
     assert sorted(fact.fact_id for _, fact in chosen) == ["f1", "two-0", "two-1"]
     with pytest.raises(CollateralError, match="only 3 facts are known"):
@@ -164,7 +165,7 @@ def test_facts_to_train_on_are_the_last_known_ones_and_never_edited(tmp_path):
     order = [fact.fact_id for _, fact in chosen_facts(by_id, path, None, 9)]
     assert [fact.fact_id for fact in last_facts(by_id, path, None, 4, 5)] == order[5:]
     table = [(name, name not in order[1::4]) for name in order]  # two are not known
-    pl.DataFrame(table, schema=["fact_id", "known"], orient="row").write_parquet(known)
+    write_table(pl.DataFrame(table, schema=["fact_id", "known"], orient="row"), known)
     right = [name for name, is_known in table if is_known]
     assert [fact.fact_id for fact in last_facts(by_id, path, known, 3, 4)] == right[4:]
     message = "training_facts is 3 and the last checkpoint 5, but only 7 facts are known .* lower training_facts to 2"

@@ -12,6 +12,7 @@ import pytest
 
 from collateral import locks
 from collateral.errors import CollateralError
+from collateral.files import read_sealed_json
 from collateral.locks import only_one
 from collateral.modelsource import fetch_model
 from collateral.sharing import check_source, is_shared, made_from, record
@@ -190,7 +191,7 @@ def test_a_table_is_remade_in_a_folder_of_its_own_and_refused_in_a_shared_one(tm
         assert not check_source(table, {"limit": 40})
         with made_from(table, {"limit": 40}):
             table.write_text("40")
-        assert json.loads(record(table).read_text()) == {"source": {"limit": 40}}
+        assert read_sealed_json(record(table))["source"] == {"limit": 40}
     with made_from(root / "own/facts.parquet", {"limit": 2}):
         assert not record(root / "own/facts.parquet").exists()
     table = root / "linked/facts.parquet"

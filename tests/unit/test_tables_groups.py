@@ -1,8 +1,8 @@
 """Results of lm-eval's groups in the tidy tables: one row stands for the group, its parts are kept beside."""
 
-import json
 from pathlib import Path
 
+from collateral.files import write_json
 from collateral.tables import result_rows
 from collateral.taskfolders import chance_levels, task_metadata
 
@@ -26,7 +26,7 @@ RESULT = {
 
 def rows(folder: Path, *names: str) -> dict[tuple[str, str], dict[str, object]]:
     path = folder / "suite.json"
-    path.write_text(json.dumps(RESULT))
+    write_json(path, RESULT)
     about = {name: task_metadata(name) for name in names}
     return {(row["task"], row["metric"]): row for row in result_rows(path, about)}
 
@@ -61,7 +61,7 @@ def test_a_metric_read_in_two_ways_is_two_metrics(tmp_path: Path) -> None:
         "higher_is_better": {name: {"exact_match": True} for name in ("gsm8k", "nq_open")},
     }
     path = tmp_path / "suite.json"
-    path.write_text(json.dumps(result))
+    write_json(path, result)
     found = result_rows(path, {"gsm8k": task_metadata("gsm8k"), "nq_open": {"primary": "exact_match"}})
     assert [(row["metric"], row["value"], row["primary"]) for row in found] == [
         ("exact_match (flexible-extract)", 0.5, False),
@@ -85,7 +85,7 @@ def test_a_perplexity_beside_an_accuracy_is_shown_too_and_has_no_chance_level(tm
         "n-samples": {"lambada_openai": {"effective": 50}},
         "higher_is_better": {"lambada_openai": {"acc": True, "perplexity": False}},
     }
-    path.write_text(json.dumps(stored))
+    write_json(path, stored)
     rows = result_rows(path, {"lambada_openai": task_metadata("lambada_openai")})
     assert [(row["metric"], row["primary"], row["chance"]) for row in rows] == [
         ("acc", True, 0.0),

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from collateral import results
-from collateral.files import write_text
+from collateral.files import write_json, write_text
 from collateral.jobs import Job, outputs
 from collateral.studyconfig import read_study
 from collateral.unfinished import CHECKED, missing, sifted
@@ -68,7 +68,7 @@ def test_a_job_is_done_only_with_all_its_files_and_none_of_them_broken(tmp_path,
 def test_a_score_without_its_items_does_not_count(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = "results/unedited/m/abilities/two.json"
-    write_text(Path(path), '{"results": {}, "n-samples": {}, "higher_is_better": {}}')
+    write_json(Path(path), {"results": {}, "n-samples": {}, "higher_is_better": {}})
     expected = {**{kind: [] for kind in KINDS}, "abilities": [path]}
     assert sifted(expected).paths["abilities"] == []
     assert sifted(expected).broken == {}

@@ -4,12 +4,21 @@ import os
 import shutil
 
 import pytest
+import yaml
+
+from smallstudy import make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 REPORT = {"Draw the report: results/report/index.html"}
 INFERENCE = {"Infer what the tables show"} | REPORT
 TABLES = {"Gather all results into tidy tables"} | INFERENCE
+
+
+EDITORS = ("noop", "rome", "rome-rect")
+EVALUATIONS = {f"Evaluate {e} after {n:04d} edits on two" for e in EDITORS for n in (1, 3)} | {
+    "Evaluate the unedited tiny on two"
+}
 
 
 def hangs_on(editor, *edits):
@@ -133,14 +142,12 @@ def test_a_new_suite_evaluates_only_that_suite(copy):
 
 def test_a_new_seed_adds_only_its_jobs(copy):
     copy.configure(study={**copy.config["study"], "seeds": [0, 1]})
-    planned = copy.planned()
-    assert "Draw the order of the edits of embedded, seed 1" in planned
-    assert "Draw the order of the edits of embedded, seed 0" not in planned
-    assert planned >= whole("rome", 1, 3) | TABLES  # the messages do not name the seed: count the jobs
-    text = copy.snakemake("-n").stdout + copy.snakemake("-n").stderr
-    assert "seed-0/rome/edits-0001/delta.parquet" not in [
-        line.strip() for line in text.splitlines() if line.strip().startswith("output:")
-    ]
+    planned = copy.planned_jobs()
+    chains = set.union(*(whole(editor, 1, 3) for editor in EDITORS))
+    prepared = {"Draw the order of the edits of embedded, seed 1"}
+    prepared |= {f"Probe the unedited tiny on the facts up to number {n:04d}" for n in (1, 2, 5)}
+    assert set(planned) == chains | prepared | TABLES
+    assert len(planned) == len(set(planned))  # each once: of the new seed alone
 
 
 def test_an_appended_checkpoint_adds_only_itself(copy):
@@ -193,10 +200,7 @@ def test_a_longer_text_reruns_the_drift_and_report(copy):
 def test_a_changed_task_item_reruns_its_suite(copy):
     path = copy.folder / "src/collateral/tasks/sentiment.jsonl"
     path.write_text(path.read_text() + "\n")
-    evaluate = {
-        f"Evaluate {e} after {n:04d} edits on two" for e in ("noop", "rome", "rome-rect") for n in (1, 3)
-    }
-    assert copy.planned() == evaluate | {"Evaluate the unedited tiny on two"} | TABLES
+    assert copy.planned() == EVALUATIONS | TABLES
 
 
 @pytest.mark.parametrize("limit", [1, 2])
@@ -204,10 +208,7 @@ def test_limit_and_batch_size_invalidate_the_evaluations(copy, limit):
     suites = copy.config["suites"]
     suites["two"] = {**suites["two"], "limit": limit, "batch_size": 4 if limit == 2 else 8}
     copy.configure(suites=suites)
-    evaluate = {
-        f"Evaluate {e} after {n:04d} edits on two" for e in ("noop", "rome", "rome-rect") for n in (1, 3)
-    }
-    assert copy.planned() == evaluate | {"Evaluate the unedited tiny on two"} | TABLES
+    assert copy.planned() == EVALUATIONS | TABLES
 
 
 def test_a_deleted_result_reruns_itself_and_what_hangs_on_it(copy):
@@ -223,3 +224,130 @@ def test_a_deleted_checkpoint_reruns_from_there_on(copy):
 def test_an_unused_key_reruns_nothing(copy):
     copy.configure(moments={"window": 64}, editors={**copy.config["editors"], "spare": {"method": "noop"}})
     assert copy.planned() <= REPORT  # the page shows the settings
+
+
+def test_keys_in_another_order_rerun_nothing(copy):
+    def turned(value):
+        return {key: turned(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+    before = copy.config
+    copy.configure(**{name: turned(before[name]) for name in before})
+    text = (copy.folder / "study.yaml").read_text()
+    assert text != yaml.safe_dump(before, sort_keys=False)
+    assert copy.planned() == set()
+
+
+def test_another_branch_and_back_reruns_nothing(copy):
+    path = copy.folder / "src/collateral/methods/rome.py"
+    text = path.read_text()
+    copy.edit("src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)")
+    assert copy.planned() != set()
+    path.write_text(text)
+    assert copy.planned() == set()
+
+
+def test_a_new_clone_with_the_old_results_reruns_nothing(copy, tiny_folder, tmp_path):
+    clone = make_project(tmp_path / "clone", tiny_folder)
+    for part in ("results", "resources/models", "resources/datasets", ".snakemake"):
+        shutil.copytree(copy.folder / part, clone.folder / part, symlinks=True, dirs_exist_ok=True)
+    assert clone.planned() == set()
+
+
+def test_a_prompt_s_text_reruns_its_suite(copy):
+    path = copy.folder / "src/collateral/tasks/sentiment.yaml"
+    text = path.read_text()
+    path.write_text(text.replace('"{{text}}"', '"Review: {{text}}"'))
+    assert path.read_text() != text
+    assert copy.planned() == EVALUATIONS | TABLES
+
+
+def test_context_templates_rerun_what_reads_them(copy):
+    copy.configure(contexts={"lengths": [[4, 3]]})
+    edited = set.union(*(whole(editor, 1, 3) for editor in EDITORS))
+    assert copy.planned() == {"Sample context templates from tiny"} | edited | TABLES
+
+
+def test_the_budget_of_second_moments_reruns_them_and_their_editors(copy):
+    """An editor that uses them is added first, and brought to its delta."""
+    study = {**copy.config["study"], "editors": ["noop", "rome", "rome-rect", "rome-mom2"]}
+    copy.configure(study=study, moments={"tokens": 64, "window": 16})
+    delta = "results/edited/tiny/embedded/seed-0/rome-mom2/edits-0001/delta.parquet"
+    done = copy.snakemake("--", delta)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert copy.planned() == hangs_on("rome-mom2", 1) | TABLES
+    copy.configure(moments={"tokens": 128, "window": 16})
+    own = {"Measure the second moment of layer 01 of tiny"} | whole("rome-mom2", 1)
+    assert copy.planned() == own | TABLES
+
+
+@pytest.mark.parametrize("part", [{"models": {"dtype": "bfloat16"}}, {"runtime": {"threads": 2}}])
+def test_dtype_and_threads_rerun_all_that_computes_with_the_model(copy, part):
+    models = copy.config["models"]
+    copy.configure(
+        models={"tiny": {**models["tiny"], **part.get("models", {})}},
+        **{name: value for name, value in part.items() if name != "models"},
+    )
+    computed = set.union(*(whole(editor, 1, 3) for editor in EDITORS)) | EVALUATIONS
+    computed |= {"Sample context templates from tiny"}
+    computed |= {f"Probe the unedited tiny on the facts up to number {n:04d}" for n in (1, 2, 5)}
+    assert copy.planned() == computed | TABLES
+
+
+def test_an_upgraded_library_reruns_what_imports_it_only_if_asked(copy):
+    """The version is that of a package's metadata in front of the installed ones."""
+    sequence = "results/sequences/embedded/seed-0.parquet"
+
+    def upgrade(name):
+        folder = copy.folder / f"src/{name.replace('-', '_')}-99.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
+
+    upgrade("transformers")
+    assert copy.planned() == set()
+    copy.configure(runtime={"rerun_on_upgrade": True})
+    done = copy.snakemake("--", sequence)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert copy.planned("--", sequence) == set()
+    upgrade("lm-eval")
+    assert copy.planned("--", sequence) == set()
+    upgrade("polars")
+    read = {"Read the facts of embedded", "Draw the order of the edits of embedded, seed 0"}
+    assert copy.planned("--", sequence) == read
+
+
+def test_one_stage_alone_is_a_target(copy):
+    for name in ("weights.parquet", "drift.parquet"):
+        for path in copy.folder.glob(f"results/edited/tiny/embedded/seed-0/*/edits-*/{name}"):
+            path.unlink()
+    weigh = {f"Weigh {e} after {n:04d} edits" for e in EDITORS for n in (1, 3)}
+    drift = {f"Measure the drift of {e} after {n:04d} edits" for e in EDITORS for n in (1, 3)}
+    assert copy.planned("--", "weigh_all") == weigh | {"All checkpoints are weighed"}
+    assert copy.planned("--", "drift_all") == drift | {"All checkpoints' drift is measured"}
+    done = {
+        "edit_all": "All edits are made",
+        "probe_all": "All edits are probed",
+        "evaluate_all": "All checkpoints are evaluated",
+    }
+    for name, said in done.items():
+        assert copy.planned("--", name) <= {said}
+    assert copy.planned("--forcerun", "report", "--", "report") >= REPORT
+
+
+def test_why_says_in_words_what_would_be_made_anew_and_from_what(copy):
+    weights = "results/edited/tiny/embedded/seed-0/rome-rect/edits-0003/weights.parquet"
+    assert copy.why(weights) == f"{weights}: nothing would be made anew\n"
+    editors = copy.config["editors"]
+    editors["rome-rect"]["regularizer"]["keep"] = 20
+    copy.configure(editors=editors)
+    copy.edit("src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)")
+    (copy.folder / weights).unlink()
+    begins, follows = copy.why(weights).split("What follows from it:")
+    assert "Edit tiny with rome-rect up to 0001 edits" in begins
+    assert "the code that makes it changed: collateral.methods.rome" in begins
+    assert "settings changed: regularizer.keep: 40 → 20" in begins
+    assert "0003" not in begins
+    assert "Weigh rome-rect after 0003 edits" in follows
+    assert f"not there: {weights}" in follows
+    assert (
+        "it builds on what is made anew: results/edited/tiny/embedded/seed-0/rome-rect/edits-0001" in follows
+    )

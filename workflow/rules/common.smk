@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from collateral import places, results, sharing, staging
+from collateral import places, provenance, results, sharing, staging
 from collateral.benchmarks.catalogue import foreseen
 from collateral.codetrees import Trees
 from collateral.errors import CollateralError
@@ -30,6 +30,7 @@ except CollateralError as error:
     raise WorkflowError(str(error))
 
 THREADS = STUDY.settings["runtime"]["threads"]
+CODES = {}  # fingerprint → its modules: what `make why` names
 TREES = Trees(Path(".snakemake/collateral.trees.json"))
 
 
@@ -76,8 +77,13 @@ def single(name):
 
 @functools.cache  # asked once a job, and a study has thousands
 def code(script, *modules):
-    """Fingerprint of a rule's code: its script and all package files that it reaches."""
-    return fingerprint(ROOT / "workflow/scripts" / script, *modules, trees=TREES)
+    """Fingerprint of a rule's code: its script and all package files that it reaches; if asked for, its libraries."""
+    path = ROOT / "workflow/scripts" / script
+    own = fingerprint(path, *modules, trees=TREES)
+    CODES[own] = provenance.modules(path, *modules, trees=TREES)
+    if not STUDY.settings["runtime"]["rerun_on_upgrade"]:
+        return own
+    return f"{own} {provenance.libraries(path, *modules, trees=TREES)}"
 
 
 def number(wildcards):

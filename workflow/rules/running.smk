@@ -6,6 +6,7 @@ import shlex
 import sys
 
 from collateral.joblog import COMMAND, broke_off
+from collateral.reasons import LEDGER, remember
 from collateral.runs import only_run
 
 
@@ -55,6 +56,7 @@ def repeated():
 if workflow.is_main_process:
     TREES.save()  # for the processes of its jobs; and at the end, with what single jobs asked for
     atexit.register(TREES.save)
+    atexit.register(remember, CODES, LEDGER)
     workflow.execute = only_run(workflow.execute, Path.cwd(), begins, ends, WorkflowError)
 else:
     workflow.register_resource("alone", 1)

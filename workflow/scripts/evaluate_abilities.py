@@ -4,7 +4,7 @@ from pathlib import Path
 
 from collateral.abilities import evaluate, write_not_evaluated, write_result
 from collateral.checkpoints import at_checkpoint
-from collateral.files import read_json
+from collateral.files import read_sealed_json
 from collateral.joblog import job
 from collateral.kept import claim
 from collateral.models import load_model
@@ -13,7 +13,7 @@ own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):
     params, given = snakemake.params, snakemake.input
     files = Path(snakemake.output.result), Path(snakemake.output.samples)
-    verdict = read_json(Path(str(given.verdict))) if given.get("verdict") else {}
+    verdict = read_sealed_json(Path(str(given.verdict)), "a verdict") if given.get("verdict") else {}
     if verdict.get("collapsed_at") is not None:
         write_not_evaluated(verdict, *files)
     else:

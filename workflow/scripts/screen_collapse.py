@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from collateral import collapse, tables
-from collateral.files import read_json, write_json
+from collateral.files import read_sealed_json, write_json
 from collateral.joblog import job
 from collateral.taskfolders import suite_metadata
 
 with job(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
-    previous = read_json(Path(str(given.previous))) if given.get("previous") else None
+    previous = read_sealed_json(Path(str(given.previous)), "a verdict") if given.get("previous") else None
     found = collapse.verdict(
         tables.abilities(
             [Path(path) for path in given.results], suite_metadata(params.suites, params.folders)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from collateral.errors import CollateralError, unknown_name
 from collateral.facts import PLACEHOLDER, Fact, Probe
 from collateral.sources.about import About
+from collateral.yamlfile import read_yaml
 
 ABOUT = About(
     title="the embedded facts (capitals, elements, …)",
@@ -183,11 +182,7 @@ def _row(path: Path, line: int, cells: Sequence[str]) -> Row:
 
 
 def _read_wordings(path: Path) -> dict[str, Wording]:
-    try:
-        loaded = yaml.safe_load(_read_text(path))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise CollateralError(f"{path}: not readable as YAML ({reason}); mend the file") from None
+    loaded = read_yaml(path, "the templates of relations")
     if not isinstance(loaded, dict) or not loaded:
         raise CollateralError(f"{path}: the file must map the name of each relation to its templates")
     return {str(name): _wording(f"{path}: relation '{name}'", fields) for name, fields in loaded.items()}

@@ -1,0 +1,34 @@
+"""The libraries that results depend on, and their installed versions. Torch-free."""
+
+import functools
+import importlib.metadata
+import platform
+
+NUMERIC = (
+    "collateral",
+    "torch",
+    "transformers",
+    "lm-eval",
+    "datasets",
+    "safetensors",
+    "pyarrow",
+    "polars",
+    "numpy",
+    "scipy",
+)
+"""Those that can change a number; every artifact says which versions it was made with."""
+DRAWING = ("altair", "snakemake")
+"""Those that the report and the workflow are made with."""
+
+
+@functools.cache
+def versions(names: tuple[str, ...] = (*NUMERIC, *DRAWING)) -> dict[str, str]:
+    """Return the installed version of each library, and of Python."""
+    return {name: _version(name) for name in names} | {"python": platform.python_version()}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

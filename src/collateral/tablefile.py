@@ -1,0 +1,82 @@
+"""Tables in parquet: page checksums, a seal over the whole file, and the libraries that made it. Torch-free."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collateral.errors import CollateralError
+from collateral.files import whole_file
+from collateral.libraries import NUMERIC, versions
+from collateral.sealed import BLANK, KEY, REMEDY, check_seal, seal
+
+MADE_WITH = "made_with"  # metadata key: library → version
+
+
+def write_table(table: pl.DataFrame, path: Path) -> None:
+    """Write a table, whole or not at all."""
+    with whole_file(path) as partial:
+        write_sealed(table.to_arrow(compat_level=pl.CompatLevel.oldest()), partial)
+
+
+def write_sealed(table: pa.Table, path: Path, **options: Any) -> None:
+    """Write an Arrow table with page checksums and a seal.
+
+    Args:
+        table: its own metadata are kept.
+        path: written.
+        options: of pyarrow's `ParquetWriter`.
+    """
+    with pq.ParquetWriter(
+        path, table.schema, compression="zstd", write_page_checksum=True, **options
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({MADE_WITH: json.dumps(versions(NUMERIC), sort_keys=True), KEY: BLANK})
+    seal(path)
+
+
+def read_table(path: Path, kind: str, columns: Mapping[str, Any] | Sequence[str] = ()) -> pl.DataFrame:
+    """Return a table after checking its bytes and its columns.
+
+    Args:
+        path: the file.
+        kind: what it should be, for the message.
+        columns: that it must have; with their types, if a mapping.
+
+    Raises:
+        CollateralError: missing, altered, or not that kind of table.
+    """
+    table = pl.DataFrame(read_arrow(path, kind))
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise CollateralError(f"{path}: not {kind} (no column '{missing[0]}'); {REMEDY}")
+    for name, expected in columns.items() if isinstance(columns, Mapping) else ():
+        if table.schema[name] != expected:
+            raise CollateralError(
+                f"{path}: not {kind} (column '{name}' is {table.schema[name]}, not {expected}); {REMEDY}"
+            )
+    return table
+
+
+def read_arrow(path: Path, kind: str) -> pa.Table:
+    """Return a table as Arrow after checking its bytes.
+
+    Raises:
+        CollateralError: missing or altered.
+    """
+    check_seal(path, kind)
+    try:
+        return pq.read_table(path, page_checksum_verification=True, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CollateralError(f"{path}: not readable as {kind} ({reason}); {REMEDY}") from None
+
+
+def made_with(path: Path) -> dict[str, str]:
+    """Return library → version, as a table's writer found them."""
+    found: dict[str, str] = json.loads((pq.read_metadata(path).metadata or {}).get(MADE_WITH.encode(), b"{}"))
+    return found
