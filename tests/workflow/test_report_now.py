@@ -111,7 +111,7 @@ def test_a_truncated_result_is_named_and_left_out(copy):
     report_now(copy)
     said = missing_section((copy.folder / PAGE).read_text())
     assert f"{CHAIN}/rome/edits-0003/efficacy.parquet: not readable" in said
-    assert f"{CHAIN}/noop/edits-0001/abilities/two.json: not readable as JSON" in said
+    assert f"{CHAIN}/noop/edits-0001/abilities/two.json: not readable as an lm-eval result" in said
     probes = pl.read_parquet(copy.folder / "results/partial/tables/efficacy.parquet")
     assert not probes.filter(editor="rome", when="now", edits=3).height
     assert probes.filter(editor="rome", when="now", edits=1).height

@@ -270,12 +270,12 @@ def test_context_templates_rerun_what_reads_them(copy):
 def test_the_budget_of_second_moments_reruns_them_and_their_editors(copy):
     """An editor that uses them is added first, and brought to its delta."""
     study = {**copy.config["study"], "editors": ["noop", "rome", "rome-rect", "rome-mom2"]}
-    copy.configure(study=study, moments={"tokens": 64, "window": 16})
+    copy.configure(study=study, moments={"tokens": 640, "window": 16})
     delta = "results/edited/tiny/embedded/seed-0/rome-mom2/edits-0001/delta.parquet"
     done = copy.snakemake("--", delta)
     assert done.returncode == 0, done.stderr[-3000:]
     assert copy.planned() == hangs_on("rome-mom2", 1) | TABLES
-    copy.configure(moments={"tokens": 128, "window": 16})
+    copy.configure(moments={"tokens": 1280, "window": 16})
     own = {"Measure the second moment of layer 01 of tiny"} | whole("rome-mom2", 1)
     assert copy.planned() == own | TABLES
 
@@ -336,18 +336,19 @@ def test_one_stage_alone_is_a_target(copy):
 def test_why_says_in_words_what_would_be_made_anew_and_from_what(copy):
     weights = "results/edited/tiny/embedded/seed-0/rome-rect/edits-0003/weights.parquet"
     assert copy.why(weights) == f"{weights}: nothing would be made anew\n"
+    heatmap = copy.folder / weights.replace("weights", "heatmap")
+    heatmap.unlink()
+    assert f"not there: {heatmap.relative_to(copy.folder)}" in copy.why(weights)
     editors = copy.config["editors"]
     editors["rome-rect"]["regularizer"]["keep"] = 20
     copy.configure(editors=editors)
     copy.edit("src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)")
-    (copy.folder / weights).unlink()
     begins, follows = copy.why(weights).split("What follows from it:")
     assert "Edit tiny with rome-rect up to 0001 edits" in begins
     assert "the code that makes it changed: collateral.methods.rome" in begins
     assert "settings changed: regularizer.keep: 40 → 20" in begins
     assert "0003" not in begins
     assert "Weigh rome-rect after 0003 edits" in follows
-    assert f"not there: {weights}" in follows
     assert (
         "it builds on what is made anew: results/edited/tiny/embedded/seed-0/rome-rect/edits-0001" in follows
     )

@@ -40,6 +40,7 @@ def test_report_tables_and_figures_are_there(finished):
         "single-weights",
         "objectives",
         "costs",
+        "libraries",
         "editors",
         "comparisons",
         "normalised",

@@ -171,7 +171,7 @@ def test_a_sequence_of_other_facts_and_a_report_of_other_tables_are_found(study)
         write_table(pl.DataFrame(read_arrow(table, "x")).with_columns(value=pl.lit(0.0)), table)
         said = faults(study)
         assert f"{sequence}: names the fact 'strange', which embedded.parquet lacks" in said[0]
-        assert "the report was drawn from another results/tables/weights.parquet" in said[1]
+        assert any("the report was drawn from another results/tables/weights.parquet" in one for one in said)
     finally:
         sequence.write_bytes(raw[0])
         table.write_bytes(raw[1])
