@@ -182,7 +182,7 @@ def wrapped(tmp_path, said, begins=True):
 
 
 def plugin(fails=False):
-    return SimpleNamespace(common_settings=None, fails=fails)
+    return SimpleNamespace(common_settings=SimpleNamespace(local_exec=True), fails=fails)
 
 
 def test_the_last_word_is_said_however_a_run_ends(tmp_path):

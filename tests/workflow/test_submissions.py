@@ -34,7 +34,7 @@ with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
         group_settings=GroupSettings(group_components=json.loads(sys.argv[1])),
     )
     dag = flow._workflow.dag
-    sent = {dag._group.get(job, job) for job in dag.needrun_jobs()}
+    sent = {*dag._group.values(), *(job for job in dag.jobs if job.group is None)}
     counts = Counter(one.groupid.split("-")[0] if one.is_group() else one.rule.name for one in sent)
     print("COUNTS", json.dumps(counts))
 """
