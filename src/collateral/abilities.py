@@ -10,6 +10,7 @@ import polars as pl
 from collateral.benchmarks.rerouting import Prepared
 from collateral.errors import CollateralError
 from collateral.files import write_json
+from collateral.libraries import NUMERIC, versions
 from collateral.models import LanguageModel
 from collateral.tablefile import write_table
 from collateral.taskfiles import filtered_metric
@@ -48,12 +49,14 @@ def evaluate(
     Raises:
         CollateralError: a task has no items, or no result came back.
     """
-    from lm_eval.evaluator import simple_evaluate
+    from lm_eval import evaluator
     from lm_eval.tasks import TaskManager
 
     shots, seed = suite.get("num_fewshot"), suite.get("seed", 0)
+    # It lists the machine's packages and processor by other programs, a second for each job, in every result.
+    evaluator.add_env_info = lambda found: found.update(made_with=versions(NUMERIC))
     # No response cache: lm-eval's key lacks the model, so one checkpoint would be served another's answers.
-    result = simple_evaluate(
+    result = evaluator.simple_evaluate(
         model=_language_model(model, suite["batch_size"], adapted),
         tasks=list(load_tasks(suite["tasks"], folders, data, shots).values()),
         num_fewshot=shots,
@@ -76,13 +79,10 @@ def evaluate(
 
 
 def _language_model(model: LanguageModel, batch_size: int, adapted: bool) -> Any:
-    from lm_eval.models.huggingface import HFLM
-
     from collateral.adapted import AdaptedLM
+    from collateral.scoring import SharedContextLM
 
-    if adapted:
-        return AdaptedLM(model, batch_size)
-    return HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=batch_size, dtype=None)
+    return (AdaptedLM if adapted else SharedContextLM)(model, batch_size)
 
 
 def _task_hash(samples: Sequence[Mapping[str, Any]]) -> str:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from collateral.errors import CollateralError
-from collateral.yamlfile import read_yaml
+from collateral.yamlfile import Loader, read_yaml
 
 EMBEDDED = Path(__file__).parent / "tasks"
 _LOCAL_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text"})  # dataset_path values that read files
@@ -23,13 +21,13 @@ class _FunctionName(str):
     __slots__ = ()
 
 
-class _TaskLoader(yaml.SafeLoader):
+class _TaskLoader(Loader):
     """A safe loader that knows the `!function` tag and calls nothing."""
 
 
 _TaskLoader.add_constructor(
     "!function",
-    lambda loader, node: _FunctionName(loader.construct_scalar(node)),  # type: ignore[arg-type]
+    lambda loader, node: _FunctionName(loader.construct_scalar(node)),
 )
 
 

@@ -14,7 +14,11 @@ MAX_BYTES = 4 * 2**20
 MAX_VALUES = 200_000
 
 
-def read_yaml(path: Path, kind: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The safe loader, in C where PyYAML was built with it: ten times as fast."""
+
+
+def read_yaml(path: Path, kind: str, loader: type[Loader] = Loader) -> Any:
     """Return the value of a YAML file.
 
     Args:

@@ -1,0 +1,148 @@
+"""Time the evaluation against lm-eval's own model class on the embedded model, in the forms of the public benchmarks.
+
+Both get the same requests, batch size and threads, in turns; the table has medians of the ratios, and what differs in the
+answers. The texts are of Python's own documentation, in the lengths of the benchmarks; what they say costs no time.
+"""
+
+import logging
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from behaviour import embedded_model
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from collateral.models import LanguageModel
+from collateral.provenance import machine
+from collateral.scoring import SharedContextLM
+
+ROUNDS, BATCH = 5, 8
+
+
+@dataclass(frozen=True)
+class Form:
+    """A kind of item.
+
+    Attributes:
+        name: of the benchmark whose form it is.
+        context: words of the context, from and to.
+        options: how many; 0 for a text that is generated.
+        words: of each option, from and to; of generated texts the most tokens.
+        items: how many are asked.
+    """
+
+    name: str
+    context: tuple[int, int]
+    options: int
+    words: tuple[int, int]
+    items: int
+
+
+FORMS = (
+    Form("HellaSwag", (15, 45), 4, (10, 25), 16),
+    Form("ARC", (12, 30), 4, (1, 8), 24),
+    Form("PIQA", (5, 12), 2, (12, 30), 24),
+    Form("MuTual", (40, 110), 4, (6, 18), 16),
+    Form("GSM8K", (35, 70), 0, (96, 96), 16),
+    Form("SAMSum", (60, 150), 0, (48, 48), 16),
+)
+
+
+def words(count: int, draw: random.Random) -> str:
+    """Return so many consecutive words of the documentation."""
+    from pydoc_data.topics import topics
+
+    text = " ".join(topics.values()).split()
+    start = draw.randrange(len(text) - count)
+    return " ".join(text[start : start + count])
+
+
+def requests_of(form: Form) -> list[Instance]:
+    """Return the requests of a form's items."""
+    draw = random.Random(form.name)
+    made: list[tuple[Any, ...]] = []
+    for _ in range(form.items):
+        context = words(draw.randint(*form.context), draw)
+        if form.options:
+            made += [(context, f" {words(draw.randint(*form.words), draw)}") for _ in range(form.options)]
+        else:
+            until = {"until": ["\n\n", "Question:"], "max_gen_toks": form.words[1], "do_sample": False}
+            made.append((context, until))
+    kind = "loglikelihood" if form.options else "generate_until"
+    return [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(made)]
+
+
+def timed(call: Callable[..., Any], asked: Sequence[Instance]) -> tuple[float, Any]:
+    """Return seconds and answers."""
+    begun = time.perf_counter()
+    answers = call(asked, disable_tqdm=True)
+    return time.perf_counter() - begun, answers
+
+
+def compared(form: Form, model: LanguageModel) -> str:
+    """Return one row of the table; the answers must agree.
+
+    Raises:
+        SystemExit: another best option, or another text.
+    """
+    asked = requests_of(form)
+    kind = "loglikelihood" if form.options else "generate_until"
+    plain = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=BATCH, dtype=None)
+    ours = SharedContextLM(model, BATCH)
+    ratios, seconds = [], []
+    for _ in range(ROUNDS):
+        before, theirs = timed(getattr(plain, kind), asked)
+        after, mine = timed(getattr(ours, kind), asked)
+        ratios.append(before / after)
+        seconds.append(after)
+    if form.options:
+        said = agreement(form, model, asked, theirs, mine)
+    else:
+        other = sum(one != two for one, two in zip(theirs, mine, strict=True))
+        said = f"{len(mine) - other} of {len(mine)} texts equal"
+        if other:
+            sys.exit(f"{form.name}: {other} texts differ")
+    span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    per_item = 1000 * statistics.median(seconds) / form.items
+    return f"| {form.name} | {statistics.median(ratios):.2f} ({span}) | {per_item:.0f} ms | {said} |"
+
+
+def agreement(form: Form, model: LanguageModel, asked: Sequence[Instance], theirs: Any, mine: Any) -> str:
+    """Return how far log-likelihoods differ, and that the same option is the best of every item."""
+    lengths = [len(model.tokenizer(one.args[1])["input_ids"]) for one in asked]
+    far = [abs(a[0] - b[0]) for a, b in zip(theirs, mine, strict=True)]
+    for start in range(0, len(asked), form.options):
+        best = [
+            max(range(form.options), key=lambda option: found[start + option][0])  # noqa: B023 (called at once)
+            for found in (theirs, mine)
+        ]
+        if best[0] != best[1]:
+            sys.exit(f"{form.name}: another option is the best of item {start // form.options}")
+    token = max(one / length for one, length in zip(far, lengths, strict=True))
+    return f"max. difference {max(far):.1e}, {token:.1e} a token; same argmax on {form.items} of {form.items}"
+
+
+def main() -> None:
+    """Print the table."""
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    model = embedded_model()
+    about = machine()
+    sys.stdout.write(
+        f"{about['processor']}, 1 thread, float32, batches of {BATCH}, {ROUNDS} rounds in turns\n\n"
+    )
+    sys.stdout.write("| form | HFLM / ours (range) | ours, an item | answers |\n|---|---|---|---|\n")
+    for form in FORMS:
+        sys.stdout.write(f"{compared(form, model)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
