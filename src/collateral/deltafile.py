@@ -48,7 +48,7 @@ def write_increment(
     dtypes = {str(before[name].dtype).removeprefix("torch.") for name in names}
     if len(dtypes) > 1:
         raise CollateralError(
-            f"{path}: the touched parameters have several dtypes: {', '.join(sorted(dtypes))}"
+            f"{path}: the touched parameters have several dtypes ({', '.join(sorted(dtypes))}); name layers of one"
         )
     dtype = dtypes.pop() if dtypes else "float32"
     wider = WIDER[dtype]
@@ -71,7 +71,10 @@ def write_increment(
         replay = rebuild(before, [read_increment(partial)], check_base=False)
         for name in names:
             if tensor_sha256(replay[name]) != parameters[name]["after"]:
-                raise CollateralError(f"{path}: reading it back did not give the live weights of {name}")
+                raise CollateralError(
+                    f"{path}: reading it back did not give the live weights of {name}; check memory and disk, and "
+                    "run again"
+                )
 
 
 def _difference(

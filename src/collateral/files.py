@@ -57,7 +57,7 @@ def put_in_place(partial: Path, path: Path) -> None:
         CollateralError: `partial` is empty.
     """
     if partial.stat().st_size == 0:
-        raise CollateralError(f"{path}: the writer produced an empty file; nothing was kept")
+        raise CollateralError(f"{path}: the writer produced an empty file, which was not kept; run it again")
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     partial.replace(path)
