@@ -32,7 +32,9 @@ def check_head(head: Any, dtypes: Mapping[str, Any], form: str) -> None:
     for name, about in parameters.items():
         _check(isinstance(about, dict), f"parameters.{name}")
         shape = about.get("shape")
-        _check(isinstance(shape, list) and shape != [] and all(map(_count, shape)), f"parameters.{name}.shape")
+        _check(
+            isinstance(shape, list) and shape != [] and all(map(_count, shape)), f"parameters.{name}.shape"
+        )
         for key in ("before", "after"):
             _check(_digits(about.get(key)), f"parameters.{name}.{key}")
         exceptions, size = about.get("exceptions"), math.prod(shape)

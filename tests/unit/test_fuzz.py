@@ -6,27 +6,33 @@ Each test takes a few seconds. With COLLATERAL_FUZZ_SECONDS=600 each goes on for
 import copy
 import json
 import os
+import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
-import torch
-import yaml
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
-
+import test_pages
 import test_sources
 import test_sources_ckd
 import test_sources_commonsense
 import test_sources_elken
 import test_sources_knowedit
 import test_sources_mquake
-from collateral import sealed
+import torch
+import yaml
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+import inferred_frames
+import report_frames
+from collateral import pages, sealed
 from collateral.deltafile import read_elements, read_increment, read_outline, write_increment
 from collateral.errors import CollateralError
 from collateral.facts import Fact
@@ -71,9 +77,9 @@ def refused_in_one_line(act: Callable[[], Any]) -> Any:
     try:
         return act()
     except CollateralError as error:
-        assert str(error)
-        assert len(str(error).splitlines()) == 1, str(error)
-        return None
+        said = str(error)
+    assert len(said.splitlines()) == 1, said
+    return None
 
 
 # random values, and random edits of a tree --------------------------------------------------------------------------
@@ -94,17 +100,16 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-# an edit of a tree: which place (a share of all places), what happens there, and a value for it
-TREE_EDITS = st.lists(
-    st.tuples(
-        st.floats(0, 1, exclude_max=True),
-        st.sampled_from(["put", "put", "delete", "add", "move", "twice"]),
-        st.floats(0, 1, exclude_max=True),
-        VALUES,
-    ),
-    min_size=1,
-    max_size=3,
-)
+
+
+def tree_edits(values: st.SearchStrategy) -> st.SearchStrategy:
+    """Edits of a tree: of which place (a share of all), what happens there, another place, a value."""
+    share = st.floats(0, 1, exclude_max=True)
+    kinds = st.sampled_from(["put", "put", "delete", "add", "move", "twice"])
+    return st.lists(st.tuples(share, kinds, share, values), min_size=1, max_size=3)
+
+
+TREE_EDITS = tree_edits(VALUES)
 
 
 def places_of(tree: Any, found: list[tuple[Any, Any]] | None = None) -> list[tuple[Any, Any]]:
@@ -230,7 +235,7 @@ def read_and_used(path: Path, before: dict[str, torch.Tensor]) -> dict[str, torc
     outline = refused_in_one_line(lambda: read_outline(path))
     if outline is not None:
         for name in outline.metadata["parameters"]:
-            refused_in_one_line(lambda: list(read_elements(outline, name)))
+            refused_in_one_line(lambda name=name: list(read_elements(outline, name)))
     one = refused_in_one_line(lambda: read_increment(path))
     return None if one is None else refused_in_one_line(lambda: rebuild(before, [one]))
 
@@ -308,4 +313,94 @@ def test_a_config_that_was_changed_anywhere_is_refused_or_a_study():
             for cell in study.cells:
                 assert study.checkpoints(cell)
 
-    fuzz(TREE_EDITS, check, 25)
+    keys = st.none() | st.booleans() | st.integers() | st.floats() | st.dates() | st.text(max_size=8)
+    of_yaml = (
+        VALUES
+        | st.dates()
+        | st.datetimes()
+        | st.dictionaries(keys, PLAIN, max_size=3)
+        | st.binary(max_size=3)
+    )
+    fuzz(tree_edits(of_yaml), check, 25)
+
+
+# (d) pages ----------------------------------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    [
+        *("<", ">", "&", '"', "'", "`", "=", "/", "\\", "{", "}", "{{", "${", "%"),
+        *("\x00", "\x1b", "\r", "\n", "\u2028", "\u202e"),
+        *("<script>", "</script>", "<!--", "-->", "<![CDATA[", "]]>", "</style>", "</title>", "</table>"),
+        *(
+            "<svg/onload=",
+            "<img src=x onerror=",
+            "javascript:",
+            "&lt;script&gt;",
+            "&#60;",
+            "<zzz>",
+            " onfocus=z ",
+        ),
+    ]
+)
+TEXTS = st.lists(PIECES | st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=8).map(
+    "".join
+)
+
+
+# columns whose text comes from a config, a data set, a task or a model
+FREE = {
+    *("model", "dataset", "editor", "suite", "task", "ability", "parameter", "reasons", "fact_id"),
+    *("subject", "prompt", "target", "target_new", "target_true", "generated"),
+}
+MARK_START, MARK_END = "qqstartqq", "qqendqq"
+
+
+def page_documents(texts: list[str]) -> dict[str, test_pages.Document]:
+    """Return the report of the small tables, with one of the texts behind each free text in them."""
+    tables = report_frames.tables() | inferred_frames.tables()
+    told = [f"{MARK_START}{text}{MARK_END}" for text in texts]
+    values = sorted(
+        {
+            v
+            for table in tables.values()
+            for name in FREE & {*table.columns}
+            for v in table[name]
+            if isinstance(v, str) and v
+        }
+    )
+    new = {old: old + told[place % len(told)] for place, old in enumerate(values) if old != "unedited"}
+    renamed = {
+        name: table.with_columns(
+            pl.col(column).replace(new) for column in FREE if table.schema.get(column) == pl.String
+        )
+        for name, table in tables.items()
+    }
+    made = pages.render(renamed, report_frames.run_info(told[0]))
+    assert not [name for name, page in made.items() if "\x00" in page]
+    return {name: test_pages.Document(page) for name, page in made.items()}
+
+
+def structure(documents: dict[str, test_pages.Document]) -> dict[str, Counter[Any]]:
+    """Return how often each kind of element is on each page: its tag and the names of its attributes."""
+    return {
+        name: Counter((tag, *sorted(attributes)) for tag, attributes in document.elements)
+        for name, document in documents.items()
+    }
+
+
+def test_any_text_in_the_tables_stays_text_on_the_pages():
+    plain = page_documents(["of no meaning"])
+    marks = {name: document.text.count(MARK_START) for name, document in plain.items()}
+    assert sum(marks.values()) > 100
+
+    def check(texts: list[str]) -> None:
+        made = page_documents(texts)
+        assert structure(made) == structure(plain)
+        for name, document in made.items():
+            assert document.text.count(MARK_START) == document.text.count(MARK_END) == marks[name]
+            for href in document.attributes("href"):
+                assert re.fullmatch(r"[\w./-]*(#[\w.-]+)?", href), href
+            for script in document.scripts[:-1]:
+                assert not set("<>&\u2028\u2029\u202e") & set(script)
+
+    fuzz(st.lists(TEXTS, min_size=4, max_size=8), check, 1)
