@@ -79,7 +79,7 @@ def _read(path: Path, parents: tuple[Path, ...] = ()) -> tuple[dict[str, Any], l
     if isinstance(options, dict) and "data_files" in options:
         files = _beside(options["data_files"], path, config.get("dataset_path") in _LOCAL_FORMATS)
         config["dataset_kwargs"] = {**options, "data_files": files}
-        sources += _existing(files)
+        sources += existing(files)
     merged: dict[str, Any] = {}
     includes = config.pop("include", [])
     for included in includes if isinstance(includes, list) else [includes]:
@@ -107,10 +107,11 @@ def _beside(files: Any, path: Path, local: bool) -> Any:
     return files
 
 
-def _existing(files: Any) -> list[Path]:
+def existing(files: Any) -> list[Path]:
+    """Return those of a task's `data_files` that are files of this machine."""
     if isinstance(files, dict | list):
         values = files.values() if isinstance(files, dict) else files
-        return [path for value in values for path in _existing(value)]
+        return [path for value in values for path in existing(value)]
     return [Path(files)] if Path(str(files)).is_file() else []
 
 
