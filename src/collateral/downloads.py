@@ -16,6 +16,7 @@ from collateral.locks import only_one
 from collateral.mirrors import mirrored
 from collateral.retries import Passing, Patience
 from collateral.sharing import check_record, write_record
+from collateral.shortages import shortage
 from collateral.transfers import Refused, Unreachable, check_url, discard, shown, transfer
 
 log = logging.getLogger(__name__)
@@ -166,10 +167,11 @@ def fetch(
     except CollateralError as error:
         raise CollateralError(f"{target}: {error}") from None
     except OSError as error:
-        raise CollateralError(
+        unwritten = CollateralError(
             f"{target}: cannot be written ({error.strerror or error}: {error.filename or target.parent}); check the "
             "permissions of the folder and the space left on its disk"
-        ) from None
+        )
+        raise shortage(error, target) or unwritten from None
     return target
 
 

