@@ -27,9 +27,8 @@ def check_head(head: Any, dtypes: Mapping[str, Any], form: str) -> None:
     for name in ("from_edits", "to_edits"):
         _check(_count(head.get(name)), name)
     _check(head["from_edits"] <= head["to_edits"], "to_edits")
-    parameters = head.get("parameters")
-    _check(isinstance(parameters, dict), "parameters")
-    for name, about in parameters.items():
+    _check(isinstance(head.get("parameters"), dict), "parameters")
+    for name, about in head["parameters"].items():
         _check(isinstance(about, dict), f"parameters.{name}")
         shape = about.get("shape")
         _check(

@@ -22,10 +22,12 @@ _REASONS = {
     errno.ENFILE: ("the machine has too many files open", f"end other programs {_AGAIN}"),
     errno.EIO: ("the disk failed to read or write", f"check it (`dmesg`), or use another one, {_AGAIN}"),
     errno.ENOMEM: ("there is not enough memory", _MEMORY),
+    errno.EAGAIN: ("there is not enough memory for another thread, or `ulimit -u` allows none", _MEMORY),
 }
 # libraries say it in their own words: Rust's, torch's on the processor and on a card
 _RUST = re.compile(r"\(os error (\d+)\)")
 _TORCH = re.compile(r"memory: you tried to allocate|out of memory|[Uu]nable to mmap \d+ bytes")
+_THREAD = re.compile(r"launch worker thread|can't start new thread")
 
 
 def shortage(error: BaseException, path: object = None) -> CollateralError | None:
@@ -49,9 +51,11 @@ def shortage(error: BaseException, path: object = None) -> CollateralError | Non
 
 def _number(error: BaseException) -> int | None:
     """Return the operating system's number of what went wrong."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
     text = str(error)
+    if _THREAD.search(text):
+        return errno.EAGAIN
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno != errno.EAGAIN else None  # of a lock it says something else
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return errno.ENOMEM
     if isinstance(error, RuntimeError) and _TORCH.search(text):

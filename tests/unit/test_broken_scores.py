@@ -192,7 +192,7 @@ def test_a_task_whose_filter_leaves_no_item_is_named(folder):
     (folder / "nothing.py").write_text("def nothing(docs):\n    return docs.filter(lambda doc: False)\n")
     path = folder / "choice.yaml"
     path.write_text(path.read_text() + "process_docs: !function nothing.nothing\n")
-    with pytest.raises(CollateralError, match="task 'choice' has no items.*process_docs") as caught:
+    with pytest.raises(CollateralError, match=r"task 'choice' has no items.*process_docs") as caught:
         evaluate(tiny_model("gpt_neox"), SUITE, [folder])
     assert len(str(caught.value).splitlines()) == 1
 

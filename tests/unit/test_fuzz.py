@@ -227,7 +227,7 @@ def test_a_changed_delta_is_refused_or_read(delta, tmp_path):
         return st.tuples(st.just(kind), edits)
 
     every = cases("bytes", changes(len(raw))), cases("footer", changes(len(raw), footer))
-    fuzz(st.one_of(*every, cases("metadata", TREE_EDITS)), check, 250)
+    fuzz(st.one_of(*every, cases("metadata", TREE_EDITS)), check, 200)
 
 
 def read_and_used(path: Path, before: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
@@ -296,7 +296,7 @@ def test_changed_records_are_refused_or_become_facts(tmp_path):
             *(st.tuples(st.just(one), changes(len(raw))) for one, raw in raws.items()),
         ),
         check,
-        250,
+        80,
     )
 
 
@@ -321,7 +321,7 @@ def test_a_config_that_was_changed_anywhere_is_refused_or_a_study():
         | st.dictionaries(keys, PLAIN, max_size=3)
         | st.binary(max_size=3)
     )
-    fuzz(tree_edits(of_yaml), check, 25)
+    fuzz(tree_edits(of_yaml), check, 20)
 
 
 # (d) pages ----------------------------------------------------------------------------------------------------------
@@ -394,6 +394,8 @@ def test_any_text_in_the_tables_stays_text_on_the_pages():
     assert sum(marks.values()) > 100
 
     def check(texts: list[str]) -> None:
+        if not any(texts):
+            return  # the first case of every round is the plainest
         made = page_documents(texts)
         assert structure(made) == structure(plain)
         for name, document in made.items():
@@ -403,4 +405,4 @@ def test_any_text_in_the_tables_stays_text_on_the_pages():
             for script in document.scripts[:-1]:
                 assert not set("<>&\u2028\u2029\u202e") & set(script)
 
-    fuzz(st.lists(TEXTS, min_size=4, max_size=8), check, 1)
+    fuzz(st.lists(TEXTS, min_size=8, max_size=24), check, 2)
