@@ -35,8 +35,7 @@ def embedded_folder() -> Path:
     folder = ROOT / "resources/models" / MODEL
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
-        if not (folder / "manifest.json").exists():
-            fetch_model(CONFIG["models"][MODEL]["source"], folder)
+        fetch_model(CONFIG["models"][MODEL]["source"], folder)  # what is there and whole is kept
     return folder
 
 

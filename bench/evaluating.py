@@ -1,7 +1,7 @@
 """Time the evaluation against lm-eval's own model class on the embedded model, in the forms of the public benchmarks.
 
-Both get the same requests, batch size and threads, in turns; the table has medians of the ratios, and what differs in the
-answers. The texts are of Python's own documentation, in the lengths of the benchmarks; what they say costs no time.
+Both get the same requests, batch size and threads, in turns; the table has medians of the ratios, and what differs in
+the answers. The texts are of Python's own documentation, in the lengths of the benchmarks.
 """
 
 import logging
@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -120,8 +119,7 @@ def agreement(form: Form, model: LanguageModel, asked: Sequence[Instance], their
     far = [abs(a[0] - b[0]) for a, b in zip(theirs, mine, strict=True)]
     for start in range(0, len(asked), form.options):
         best = [
-            max(range(form.options), key=lambda option: found[start + option][0])  # noqa: B023 (called at once)
-            for found in (theirs, mine)
+            max(range(form.options), key=lambda option: found[start + option][0]) for found in (theirs, mine)
         ]
         if best[0] != best[1]:
             sys.exit(f"{form.name}: another option is the best of item {start // form.options}")

@@ -97,7 +97,9 @@ def prove(given: argparse.Namespace) -> str:
         subprocess.run([*command, "--part", "tasks"], check=False)
         status = subprocess.run(proof, check=False, env=offline).returncode
     if status:
-        raise CollateralError("what was staged does not suffice without a network, see above")
+        raise CollateralError(
+            "what was staged does not suffice without a network, see above; run the same command again"
+        )
     where = "in a network namespace without any interface" if alone else "with HF_HUB_OFFLINE=1 only"
     return f"proven {where} that the rest needs no network"
 
@@ -140,7 +142,9 @@ def nothing_left(named: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     text = done.stdout + done.stderr
     if done.returncode:
-        raise CollateralError(f"the study cannot be planned without a network: {text.strip()[-2000:]}")
+        raise CollateralError(
+            f"the study cannot be planned without a network; mend what Snakemake says: {text.strip()[-2000:]}"
+        )
     table = text.partition("Job stats:")[2].partition("\n\n")[0]
     left = {rule: count for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.M) if rule in RULES}
     if left:

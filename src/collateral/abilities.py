@@ -1,13 +1,14 @@
 """Edited model → lm-eval → its own result JSON plus one row per item."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from collateral.benchmarks.rerouting import Prepared
+from collateral.brokenscores import mark_broken, watch_generations
 from collateral.errors import CollateralError
 from collateral.files import write_json
 from collateral.libraries import NUMERIC, versions
@@ -53,12 +54,16 @@ def evaluate(
     from lm_eval.tasks import TaskManager
 
     shots, seed = suite.get("num_fewshot"), suite.get("seed", 0)
+    tasks = load_tasks(suite["tasks"], folders, data, shots)
+    _refuse_empty(tasks.values())
+    lm = _language_model(model, suite["batch_size"], adapted)
+    broken = watch_generations(lm)
     # It lists the machine's packages and processor by other programs, a second for each job, in every result.
     evaluator.add_env_info = lambda found: found.update(made_with=versions(NUMERIC))
     # No response cache: lm-eval's key lacks the model, so one checkpoint would be served another's answers.
     result = evaluator.simple_evaluate(
-        model=_language_model(model, suite["batch_size"], adapted),
-        tasks=list(load_tasks(suite["tasks"], folders, data, shots).values()),
+        model=lm,
+        tasks=list(tasks.values()),
         num_fewshot=shots,
         limit=suite.get("limit"),
         log_samples=True,
@@ -71,11 +76,18 @@ def evaluate(
     )
     if not result or not result.get("results"):
         raise CollateralError("lm-eval returned no result; see the log above it")
-    empty = [task for task in result["samples"] if not result["samples"][task]]
-    if empty:
-        raise CollateralError(f"task '{empty[0]}' has no items; check its data file and the suite's limit")
+    mark_broken(result, broken | getattr(lm, "broken", set()))
     result["task_hashes"] = {task: _task_hash(samples) for task, samples in result["samples"].items()}
     return dict(result)
+
+
+def _refuse_empty(tasks: Iterable[Any]) -> None:
+    for loaded in tasks:
+        for task in loaded.get_all_tasks() if hasattr(loaded, "get_all_tasks") else [loaded]:
+            if not len(task.eval_docs):
+                raise CollateralError(
+                    f"task '{task.task_name}' has no items; check its data file and its process_docs"
+                )
 
 
 def _language_model(model: LanguageModel, batch_size: int, adapted: bool) -> Any:
@@ -97,13 +109,14 @@ def item_rows(result: Mapping[str, Any]) -> pl.DataFrame:
     For sums over words or bytes (perplexities) the score is the item's log-likelihood and `weight` its
     number of words or bytes; for a ratio of sums (F1) they are what the item adds to each of the two sums;
     otherwise the weight is 1. A metric whose value is more than two numbers belongs to the items together and
-    has no rows. The answer is that of `answer_of`.
+    has no rows. The answer is that of `answer_of`. An item that the model gave no number to has the score NaN and no
+    answer, whatever lm-eval made of it.
     """
     rows: list[tuple[Any, ...]] = []
     for task, samples in result["samples"].items():
         task_hash = result["task_hashes"][task]
         for sample in samples:
-            answer = answer_of(sample["filtered_resps"])
+            answer = None if sample.get("broken") else answer_of(sample["filtered_resps"])
             for metric in sample["metrics"]:
                 value = sample[metric]
                 if isinstance(value, tuple | list) and len(value) > 2:

@@ -58,11 +58,13 @@ def checked_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """
     if not templates or templates[0] != PLACEHOLDER:
         raise CollateralError(
-            f"contexts.explicit: the first template must be the bare '{{}}', not {templates[:1]}"
+            f"contexts.explicit: the first template is {templates[:1]}; put the bare '{{}}' first"
         )
     for template in templates:
         if template.count(PLACEHOLDER) != 1:
-            raise CollateralError(f"contexts.explicit: {template!r} must hold '{{}}' exactly once")
+            raise CollateralError(
+                f"contexts.explicit: the template is {template!r}; write '{{}}' exactly once in it"
+            )
     return tuple(templates)
 
 

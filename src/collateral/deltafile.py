@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from collateral.deltaheads import check_head
 from collateral.errors import CollateralError
 from collateral.files import whole_file
 from collateral.increments import WIDER, Increment, rebuild, tensor_sha256
 from collateral.sealed import check_seal
+from collateral.shortages import shortage
 from collateral.tablefile import write_sealed
 
 FORMAT = "collateral-delta/2"
@@ -48,7 +50,7 @@ def write_increment(
     dtypes = {str(before[name].dtype).removeprefix("torch.") for name in names}
     if len(dtypes) > 1:
         raise CollateralError(
-            f"{path}: the touched parameters have several dtypes: {', '.join(sorted(dtypes))}"
+            f"{path}: the touched parameters have several dtypes ({', '.join(sorted(dtypes))}); name layers of one"
         )
     dtype = dtypes.pop() if dtypes else "float32"
     wider = WIDER[dtype]
@@ -71,7 +73,10 @@ def write_increment(
         replay = rebuild(before, [read_increment(partial)], check_base=False)
         for name in names:
             if tensor_sha256(replay[name]) != parameters[name]["after"]:
-                raise CollateralError(f"{path}: reading it back did not give the live weights of {name}")
+                raise CollateralError(
+                    f"{path}: reading it back did not give the live weights of {name}; check memory and disk, and "
+                    "run again"
+                )
 
 
 def _difference(
@@ -131,14 +136,14 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as handle:
             metadata = json.loads((handle.schema_arrow.metadata or {}).get(_KEY.encode(), b"null"))
-            if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is not {FORMAT}")
+            check_head(metadata, WIDER, FORMAT)
             if not handle.schema_arrow.equals(_schema(WIDER[metadata["dtype"]]), check_metadata=False):
                 raise ValueError("its columns are not a delta's")
             yield handle, metadata
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, RecursionError, MemoryError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CollateralError(f"{path}: not readable as a delta ({reason}); {_REMEDY}") from None
+        unreadable = CollateralError(f"{path}: not readable as a delta ({reason}); {_REMEDY}")
+        raise shortage(error, path) or unreadable from None  # for want of memory nothing is to be deleted
 
 
 def read_outline(path: Path) -> Increment:
@@ -183,6 +188,8 @@ class _Rows:
     """The columns of a table of elements, sorted by parameter."""
 
     def __init__(self, table: pa.Table):
+        if any(column.null_count for column in table.columns):
+            raise ValueError("it has empty cells")
         parameter = table.column("parameter").combine_chunks()
         if isinstance(parameter, pa.ChunkedArray):  # no rows at all
             parameter = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))

@@ -16,6 +16,7 @@ from collateral.locks import only_one
 from collateral.mirrors import mirrored
 from collateral.retries import Passing, Patience
 from collateral.sharing import check_record, write_record
+from collateral.shortages import shortage
 from collateral.transfers import Refused, Unreachable, check_url, discard, shown, transfer
 
 log = logging.getLogger(__name__)
@@ -74,13 +75,13 @@ def checked_source(source: Mapping[str, Any]) -> Source:
             raise unknown_name(f"key of a data source with '{kind}'", key, allowed)
     for key in sorted(required - source.keys()):
         raise CollateralError(
-            f"a data source with {kind}: {_brief(source[kind])} needs the key '{key}'; "
-            f"it has {', '.join(sorted(source))}"
+            f"a data source with {kind}: {_brief(source[kind])} needs the key '{key}' "
+            f"(it has {', '.join(sorted(source))}); add it"
         )
     sha256 = str(source["sha256"]).lower() if "sha256" in source else None
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise CollateralError(
-            f"the sha256 {source['sha256']!r} of {_brief(source[kind])} is not 64 hexadecimal digits"
+            f"the sha256 {source['sha256']!r} of {_brief(source[kind])} is not 64 hexadecimal digits; give it whole"
         )
     if kind == "hub":
         return _hub_source(source, sha256)
@@ -90,7 +91,7 @@ def checked_source(source: Mapping[str, Any]) -> Source:
     check_url(url)
     if sha256 is None and not _COMMIT.search(urlsplit(url).path):
         raise CollateralError(
-            f"a data source with url: {_brief(url)} needs the key 'sha256', because its address names no commit"
+            f"a data source with url: {_brief(url)} needs the key 'sha256', as its address names no commit; add it"
         )
     name = str(source.get("file") or unquote(urlsplit(url).path.rpartition("/")[2]))
     return Source(kind, _checked_name(name), sha256, url=url)
@@ -99,7 +100,7 @@ def checked_source(source: Mapping[str, Any]) -> Source:
 def _hub_source(source: Mapping[str, Any], sha256: str | None) -> Source:
     repository, revision, file = (str(source[key]) for key in ("hub", "revision", "file"))
     if not _REPOSITORY.fullmatch(repository):
-        raise CollateralError(f"hub: {repository!r} is not OWNER/NAME of a data set repository")
+        raise CollateralError(f"hub: {repository!r} is no data set repository; write OWNER/NAME")
     if not REVISION.fullmatch(revision):
         raise CollateralError(
             f"hub: the revision {revision!r} of {repository} is not a 40-digit commit; pin one, because branches move"
@@ -166,10 +167,11 @@ def fetch(
     except CollateralError as error:
         raise CollateralError(f"{target}: {error}") from None
     except OSError as error:
-        raise CollateralError(
+        unwritten = CollateralError(
             f"{target}: cannot be written ({error.strerror or error}: {error.filename or target.parent}); check the "
             "permissions of the folder and the space left on its disk"
-        ) from None
+        )
+        raise shortage(error, target) or unwritten from None
     return target
 
 

@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 
 class CollateralError(Exception):
-    """A fault that the user can mend: one line that names the thing, its value, and the remedy."""
+    """A fault that the user can mend: one line that names the thing, its value, and the remedy.
+
+    What comes from a file may hold line breaks and a terminal's commands: they are shown escaped.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("".join(one if one.isprintable() else ascii(one)[1:-1] for one in message))
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> CollateralError:

@@ -83,7 +83,9 @@ class Fact:
     def __post_init__(self) -> None:
         for name in ("fact_id", "subject", "prompt", "target_new"):
             if not getattr(self, name).strip():
-                raise CollateralError(f"fact '{self.fact_id}' ({self.source}): field '{name}' is empty")
+                raise CollateralError(
+                    f"fact '{self.fact_id}' ({self.source}): field '{name}' is empty; give it a text"
+                )
         if PLACEHOLDER not in self.prompt:
             raise CollateralError(
                 f"fact '{self.fact_id}' ({self.source}): the prompt {self.prompt!r} has no '{{}}' for the "
@@ -92,7 +94,7 @@ class Fact:
         if self.target_new in (self.target_true, *self.true_aliases):
             raise CollateralError(
                 f"fact '{self.fact_id}' ({self.source}): target_new {self.target_new!r} is already true; "
-                "an edit request needs another answer"
+                "ask for another answer"
             )
 
     def text(self, template: str = PLACEHOLDER) -> str:
@@ -112,9 +114,11 @@ def template_from_text(text: str, subject: str, where: str) -> str:
         CollateralError: the subject does not stand in the text, or the text already holds a literal `{}`.
     """
     if PLACEHOLDER in text:
-        raise CollateralError(f"{where}: the prompt {text!r} holds a literal '{{}}'")
+        raise CollateralError(f"{where}: the prompt {text!r} holds a literal '{{}}'; take it out")
     if subject not in text:
-        raise CollateralError(f"{where}: the subject {subject!r} does not stand in the prompt {text!r}")
+        raise CollateralError(
+            f"{where}: the subject {subject!r} does not stand in the prompt {text!r}; write it as it stands there"
+        )
     return text.replace(subject, PLACEHOLDER, 1)
 
 
@@ -133,7 +137,7 @@ def write_facts(facts: Sequence[Fact], path: Path, metadata: Mapping[str, str] |
         CollateralError: there are no facts, or two share a fact_id.
     """
     if not facts:
-        raise CollateralError(f"{path}: the data set is empty; an edit sequence needs at least one fact")
+        raise CollateralError(f"{path}: the data set is empty; give it at least one fact")
     ids = [fact.fact_id for fact in facts]
     if len(set(ids)) != len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)

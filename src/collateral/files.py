@@ -13,6 +13,7 @@ from typing import Any
 
 from collateral.errors import CollateralError
 from collateral.sealed import BLANK, KEY, check_seal, seal
+from collateral.shortages import shortage
 
 STALE = 3600  # seconds
 
@@ -22,22 +23,33 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it becomes `path` when the block ends without an error.
 
     Raises:
-        CollateralError: nothing was written to the temporary path.
+        CollateralError: nothing was written to the temporary path, or the disk is full, read-only or not permitted.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(descriptor)
-    partial = Path(name)
+    partial: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        os.close(descriptor)
+        partial = Path(name)
         yield partial
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)
         put_in_place(partial, path)
+    except CollateralError:
+        raise
+    except (
+        Exception
+    ) as error:  # libraries have their own types for a full disk, and few of them name the file
+        lacked = shortage(error, path)
+        if lacked is None:
+            raise
+        raise lacked from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial is not None:
+            partial.unlink(missing_ok=True)
 
 
 def _sweep(path: Path) -> None:
@@ -57,7 +69,7 @@ def put_in_place(partial: Path, path: Path) -> None:
         CollateralError: `partial` is empty.
     """
     if partial.stat().st_size == 0:
-        raise CollateralError(f"{path}: the writer produced an empty file; nothing was kept")
+        raise CollateralError(f"{path}: the writer produced an empty file, which was not kept; run it again")
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     partial.replace(path)
@@ -108,10 +120,11 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CollateralError(f"{path}: file not found; run the workflow again to make it") from None
-    except (ValueError, OSError) as error:
-        raise CollateralError(
+    except (ValueError, OSError, RecursionError) as error:
+        unreadable = CollateralError(
             f"{path}: not readable as JSON ({error}); delete the file and run the workflow again"
-        ) from None
+        )
+        raise shortage(error, path) or unreadable from None
 
 
 def sha256_file(path: Path) -> str:

@@ -90,7 +90,7 @@ def asked(action: Callable[[], Result], where: str, patience: Patience) -> Resul
         except (OSError, ValueError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
             if constants.is_offline_mode():
                 raise CollateralError(
-                    f"{where} could not be downloaded (HF_HUB_OFFLINE=1 forbids it; set it to 0)"
+                    f"{where} could not be downloaded (HF_HUB_OFFLINE=1 forbids it); set it to 0"
                 ) from None
             raise _judged(error, where) from None
 

@@ -125,7 +125,8 @@ def check_chain(base: Mapping[str, Tensor], chain: Sequence[Increment]) -> None:
         for name, about in one.metadata["parameters"].items():
             if name not in base or list(base[name].shape) != about["shape"]:
                 raise CollateralError(
-                    f"{one.path}: made for another model: it has no {name} {about['shape']}"
+                    f"{one.path}: made for another model: it has no {name} {about['shape']}; delete "
+                    f"{one.path.parent.parent} and run again"
                 )
             if name not in expected or one.metadata["mode"] == "replacing":
                 expected[name] = tensor_sha256(base[name])

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from collateral.cardlocks import take_card
 from collateral.errors import CollateralError
 from collateral.kept import Claim, keep, take_back
+from collateral.shortages import shortage
 
 COMMAND = "COLLATERAL_COMMAND"  # environment variable: what starts the workflow for one more target
 BEGUN, DONE = "begun", "done"  # how the log of a job with a claim begins and ends
@@ -24,7 +25,8 @@ def job(
 ) -> Iterator[None]:
     """Run a job: all it prints goes to `log_path`; notes, warnings and errors to the terminal too.
 
-    A user's mistake (CollateralError) ends it with one line and exit status 1.
+    A user's mistake (CollateralError) ends it with one line and exit status 1, and so does a machine that is short of
+    disk, permission or memory.
 
     Args:
         log_path: the rule's log file.
@@ -65,7 +67,12 @@ def job(
         except CollateralError as error:
             own.error("%s", error)
             sys.exit(1)
-        except Exception:
+        except Exception as error:
+            lacked = shortage(error)
+            if lacked is not None:
+                own.info("where it happened:", exc_info=True)
+                own.error("%s", lacked)
+                sys.exit(1)
             own.exception("the job failed; this is a fault of the program, not of the study")
             sys.exit(1)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from collateral.errors import CollateralError
 from collateral.files import read_json, sha256_file
+from collateral.shortages import shortage
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,11 @@ def claim(rule: str, inputs: Iterable[Any], outputs: Iterable[Any], params: Mapp
 
 
 def take_back(own: Claim, folder: Path = FOLDER) -> bool:
-    """Put a job's kept outputs in place; return False where none are kept, or one of them is damaged."""
+    """Put a job's kept outputs in place; return False where none are kept, or one of them is damaged.
+
+    Raises:
+        CollateralError: they do not fit on the disk, or may not be written there.
+    """
     if not folder.is_dir():
         return False
     place = folder / own.key
@@ -75,13 +80,17 @@ def take_back(own: Claim, folder: Path = FOLDER) -> bool:
     for number, name in enumerate(own.outputs):
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _link(place / str(number), path)
+        try:
+            _link(place / str(number), path)
+        except OSError as error:
+            raise shortage(error, path) or error from None
         os.utime(path)  # newer than the inputs, which may themselves have just been taken back
     return True
 
 
 def keep(own: Claim, folder: Path = FOLDER) -> None:
     """Keep the outputs of a finished job; a disk that is full, or has no links, loses the job nothing."""
+    partial = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
@@ -94,6 +103,8 @@ def keep(own: Claim, folder: Path = FOLDER) -> None:
         partial.rename(place)
     except OSError as error:
         log.info("the outputs are not kept aside: %s", error)
+        if partial is not None:  # on a full disk its room is needed
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def drop(workdir: Path = Path()) -> None:
@@ -157,8 +168,12 @@ def _link(source: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    partial.replace(target)
-    partial.unlink(missing_ok=True)  # renaming onto another name of the same file does nothing
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(
+            missing_ok=True
+        )  # of a failure; and renaming onto another name of the same file does nothing

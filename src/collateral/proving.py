@@ -33,11 +33,11 @@ def prove_models(study: Study) -> None:
         verified_manifest(folder)
         for kind in (AutoConfig, AutoTokenizer):
             try:
-                kind.from_pretrained(folder)
+                kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             except (OSError, ValueError) as error:
                 raise CollateralError(
-                    f"{folder}: {kind.__name__} cannot load it ({_first_line(error)}); is the source of "
-                    f"models.{name} whole?"
+                    f"{folder}: {kind.__name__} cannot load it ({_first_line(error)}); check that the "
+                    f"source of models.{name} is whole"
                 ) from None
 
 

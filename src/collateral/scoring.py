@@ -150,6 +150,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             pretrained=model.network, tokenizer=model.tokenizer, batch_size=batch_size, dtype=None
         )
         self._own = model
+        self.broken: set[str] = set()  # prompts whose generation met logits that are not numbers
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -244,12 +245,11 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             stops = Stops(self.tok_decode, until, _ids(self._own.network.generation_config.eos_token_id))
-            for i, tokens in zip(
-                batch, continued(self._own, [contexts[i] for i in batch], new, stops), strict=True
-            ):
-                text = postprocess_generated_text(self.tok_decode(tokens), until, None)
-                found[i] = text
-                self.cache_hook.add_partial("generate_until", requests[i].args, text)
+            made, broken = continued(self._own, [contexts[i] for i in batch], new, stops)
+            self.broken |= {requests[batch[row]].args[0] for row in broken}
+            for i, tokens in zip(batch, made, strict=True):
+                found[i] = postprocess_generated_text(self.tok_decode(tokens), until, None)
+                self.cache_hook.add_partial("generate_until", requests[i].args, found[i])
             bar.update(len(batch))
         return [found[i] for i in range(len(requests))]
 
@@ -288,8 +288,8 @@ class Stops:
 @torch.no_grad()
 def continued(
     model: LanguageModel, contexts: Sequence[Sequence[int]], new: int, stops: Stops
-) -> list[list[int]]:
-    """Return the greedy continuation of each context: up to a stop, or `new` tokens.
+) -> tuple[list[list[int]], set[int]]:
+    """Return the greedy continuation of each context, up to a stop or `new` tokens, and the rows with broken logits.
 
     A row that has ended leaves the batch, with its keys and values.
 
@@ -304,7 +304,7 @@ def continued(
     batch = pad(contexts, [len(ids) for ids in contexts], fill_id(model.tokenizer), model.device)
     ids, mask, positions, cache = batch.ids, batch.mask, batch.positions, DynamicCache()
     made: list[list[int]] = [[] for _ in contexts]
-    alive = list(range(len(contexts)))
+    alive, broken = list(range(len(contexts))), set()
     for _ in range(new):
         output = base(
             input_ids=ids,
@@ -313,7 +313,9 @@ def continued(
             past_key_values=cache,
             use_cache=True,
         )
-        chosen = head(output.last_hidden_state[:, -1]).argmax(dim=-1).tolist()
+        logits = head(output.last_hidden_state[:, -1])
+        broken |= {alive[row] for row in logits.isnan().any(dim=-1).nonzero()[:, 0].tolist()}
+        chosen = logits.argmax(dim=-1).tolist()
         going = []
         for row, (number, token) in enumerate(zip(alive, chosen, strict=True)):
             made[number].append(token)
@@ -329,4 +331,4 @@ def continued(
         ids = torch.tensor([[made[number][-1]] for number in alive], device=model.device)
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         positions = positions[:, -1:] + 1
-    return made
+    return made, broken

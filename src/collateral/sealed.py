@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from collateral.errors import CollateralError
+from collateral.shortages import shortage
 
 KEY = "collateral_seal"
 BLANK = "0" * 64  # what a writer leaves
@@ -63,7 +64,8 @@ def check_seal(path: Path, kind: str) -> None:
     except FileNotFoundError:
         raise CollateralError(f"{path}: {kind} is missing; run the workflow again to make it") from None
     except OSError as error:
-        raise CollateralError(f"{path}: not readable as {kind} ({error.strerror}); {REMEDY}") from None
+        unreadable = CollateralError(f"{path}: not readable as {kind} ({error.strerror}); {REMEDY}")
+        raise shortage(error, path) or unreadable from None  # a file that may not be read is not damaged
 
 
 def _room(view: mmap.mmap) -> int | None:

@@ -4,6 +4,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import jsonschema
@@ -45,20 +46,19 @@ def _schema_error(error: Any) -> CollateralError:
         return CollateralError(f"config: {unknown_name(f'key of {where}:', str(extra), valid)}")
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
-        return CollateralError(f"config: {where} lacks the key '{missing}'")
+        return CollateralError(f"config: {where} lacks the key '{missing}'; add it")
     if error.validator == "oneOf":
         ways = " or ".join(" + ".join(one["required"]) for one in error.validator_value)
         return CollateralError(
-            f"config: {where} must have exactly one of: {ways} (it has {', '.join(error.instance)})"
+            f"config: {where} has {', '.join(error.instance)}; it must have exactly one of: {ways}"
         )
     if error.validator == "enum":
         return CollateralError(
             f"config: {unknown_name(f'value of {where}:', str(error.instance), error.validator_value)}"
         )
     text = error.schema.get("description", "")
-    return CollateralError(
-        f"config: {where} is {error.instance!r}: {error.message}. {text}".rstrip(". ") + "."
-    )
+    given, reason = (shorten(one, 200, placeholder=" …") for one in (repr(error.instance), error.message))
+    return CollateralError(f"config: {where} is {given}: {reason}; see config/README.md: {text or where}")
 
 
 def _ordered(value: Any) -> Any:
@@ -162,7 +162,7 @@ def _check_layers(study: Study, model: str, editor: str, recipe: Settings) -> No
         if known is not None and layer >= known:
             raise CollateralError(
                 f"config: editor '{editor}' on model '{model}': layer {layer} is outside the model, which has layers "
-                f"0 to {known - 1}"
+                f"0 to {known - 1}; name one of them"
             )
 
 
@@ -174,7 +174,9 @@ def _check_likeness(study: Study, cell: Cell) -> None:
     if like not in study.settings["editors"]:
         raise unknown_name(f"editor in editors.{editor}.settings.like:", like, study.settings["editors"])
     if study.likeness(model, like) is not None:
-        raise CollateralError(f"config: editors.{editor}.settings.like names '{like}', itself a placebo")
+        raise CollateralError(
+            f"config: editors.{editor}.settings.like names '{like}', itself a placebo; name another editor"
+        )
     if study.is_single(like) != study.is_single(editor):
         raise CollateralError(
             f"config: editors.{editor} is a placebo like '{like}', but only one of them edits singly; give both the "
@@ -188,7 +190,8 @@ def _check_likeness(study: Study, cell: Cell) -> None:
         )
     if not set(study.checkpoints(cell)) <= set(imitated):
         raise CollateralError(
-            f"config: editors.{editor} is a placebo like '{like}' but has checkpoints that '{like}' lacks"
+            f"config: editors.{editor} is a placebo like '{like}' but has checkpoints that '{like}' lacks; leave "
+            "them out"
         )
 
 

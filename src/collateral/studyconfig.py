@@ -48,12 +48,12 @@ def merged(project: Path, own: Path | None, pairs: list[str]) -> dict[str, Any]:
     config = _config(defaults)
     if own is not None:
         if not own.is_file():
-            raise CollateralError(f"{own}: no such file; --configfile takes the path of a study's file")
+            raise CollateralError(f"{own}: no such file; give --configfile the path of a study's file")
         update_config(config, _config(own))
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise CollateralError(f"--config {pair}: write KEY=VALUE, such as mirror=../files")
+            raise CollateralError(f"--config {pair}: no value; write KEY=VALUE, such as mirror=../files")
         update_config(config, {key: yaml.safe_load(value)})
     return config
 

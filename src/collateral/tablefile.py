@@ -13,6 +13,7 @@ from collateral.errors import CollateralError
 from collateral.files import whole_file
 from collateral.libraries import NUMERIC, versions
 from collateral.sealed import BLANK, KEY, REMEDY, check_seal, seal
+from collateral.shortages import shortage
 
 MADE_WITH = "made_with"  # metadata key: library → version
 
@@ -71,9 +72,10 @@ def read_arrow(path: Path, kind: str) -> pa.Table:
     check_seal(path, kind)
     try:
         return pq.read_table(path, page_checksum_verification=True, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, MemoryError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CollateralError(f"{path}: not readable as {kind} ({reason}); {REMEDY}") from None
+        unreadable = CollateralError(f"{path}: not readable as {kind} ({reason}); {REMEDY}")
+        raise shortage(error, path) or unreadable from None  # for want of memory nothing is to be deleted
 
 
 def made_with(path: Path) -> dict[str, str]:

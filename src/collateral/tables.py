@@ -57,7 +57,9 @@ def key_of(path: Path) -> dict[str, Any]:
     found = _UNEDITED.search(text)
     if found:
         return {"model": found["model"], "dataset": None, "seed": None, "editor": UNEDITED, "edits": 0}
-    raise CollateralError(f"{path}: not a result of the workflow (results/edited/… or results/unedited/…)")
+    raise CollateralError(
+        f"{path}: not a result of the workflow; name a file in results/edited/… or results/unedited/…"
+    )
 
 
 def _keyed(path: Path) -> pl.DataFrame:
@@ -240,7 +242,9 @@ def known_share(paths: Sequence[Path]) -> pl.DataFrame:
     for path in paths:
         found = _KNOWN.search(Path(path).as_posix())
         if found is None:
-            raise CollateralError(f"{path}: not a table of known facts")
+            raise CollateralError(
+                f"{path}: not a table of known facts; name a file results/prepared/…/known-….parquet"
+            )
         table = read_table(path, "a table of known facts", ("known",))
         rows.append((found["model"], found["dataset"], len(table), int(table["known"].sum())))
     schema: Columns = {"model": pl.String, "dataset": pl.String, "facts": pl.Int32, "known": pl.Int32}

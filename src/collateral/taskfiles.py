@@ -71,13 +71,15 @@ def _read(path: Path, parents: tuple[Path, ...] = ()) -> tuple[dict[str, Any], l
         raise CollateralError(f"{path}: includes itself; remove the circle of 'include' lines")
     config = read_yaml(path, "a task file", _TaskLoader)
     if not isinstance(config, dict):
-        raise CollateralError(f"{path}: holds {type(config).__name__}, not the keys of an lm-eval task")
+        raise CollateralError(
+            f"{path}: holds {type(config).__name__}, not the keys of an lm-eval task; write `task: …` and others"
+        )
     sources = [path, *_function_files(config, path.parent)]
     options = config.get("dataset_kwargs")
     if isinstance(options, dict) and "data_files" in options:
         files = _beside(options["data_files"], path, config.get("dataset_path") in _LOCAL_FORMATS)
         config["dataset_kwargs"] = {**options, "data_files": files}
-        sources += _existing(files)
+        sources += existing(files)
     merged: dict[str, Any] = {}
     includes = config.pop("include", [])
     for included in includes if isinstance(includes, list) else [includes]:
@@ -101,14 +103,17 @@ def _beside(files: Any, path: Path, local: bool) -> Any:
     if found:
         return str(found[0]) if len(found) == 1 else [str(one) for one in found]
     if local and "://" not in str(files) and not Path(str(files)).is_file():
-        raise CollateralError(f"{path}: data file {files!r} not found; paths are relative to the YAML file")
+        raise CollateralError(
+            f"{path}: data file {files!r} not found; give its path relative to the YAML file"
+        )
     return files
 
 
-def _existing(files: Any) -> list[Path]:
+def existing(files: Any) -> list[Path]:
+    """Return those of a task's `data_files` that are files of this machine."""
     if isinstance(files, dict | list):
         values = files.values() if isinstance(files, dict) else files
-        return [path for value in values for path in _existing(value)]
+        return [path for value in values for path in existing(value)]
     return [Path(files)] if Path(str(files)).is_file() else []
 
 

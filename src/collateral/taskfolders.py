@@ -7,7 +7,8 @@ for names that nothing else knows.
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from collateral.benchmarks.rerouting import (
 )
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file
-from collateral.taskfiles import EMBEDDED, TaskFile, indexed, members
+from collateral.taskfiles import EMBEDDED, TaskFile, existing, indexed, members
 
 
 def load_tasks(
@@ -64,7 +65,9 @@ def load_tasks(
             }
             for name in ours
         ]
-        loaded |= manager.load([{"group": "folders", "task": listed}])["tasks"]
+        for entry in listed:
+            _refuse_empty_data(entry["task"], entry)
+        loaded |= _built(manager, {entry["task"]: {"group": "folders", "task": [entry]} for entry in listed})
     theirs = [name for name in names if name not in index]
     for name in theirs:
         loaded |= _load_default(_manager(name), name, index, data, num_fewshot)
@@ -205,9 +208,40 @@ def _load_default(
 ) -> dict[str, Any]:
     _checked(manager, name, index)
     redirect(manager, name, data, num_fewshot)
-    built = manager.load([name])
+    with _first_item(name):
+        built = manager.load([name])
     group = built.get("groups", {}).get(name)
     return {name: group} if group is not None else dict(built["tasks"])
+
+
+def _built(manager: Any, wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the tasks of some groups, each of one task."""
+    built: dict[str, Any] = {}
+    for name, group in wanted.items():
+        with _first_item(name):
+            built |= manager.load([group])["tasks"]
+    return built
+
+
+def _refuse_empty_data(name: str, config: Mapping[str, Any]) -> None:
+    for path in existing((config.get("dataset_kwargs") or {}).get("data_files") or []):
+        if path.stat().st_size < 2 and not path.read_bytes().strip():
+            raise CollateralError(
+                f"task '{name}' has no items: its data file {path} is empty; restore the file"
+            )
+
+
+@contextmanager
+def _first_item(name: str) -> Iterator[None]:
+    """Name the task whose first item lm-eval asks for while it builds it, and does not get."""
+    try:
+        yield
+    except (IndexError, StopIteration) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise CollateralError(
+            f"task '{name}' has no items, or its first cannot be read ({type(error).__name__}: {said}); check its "
+            "data file, and what its process_docs leaves of it"
+        ) from error
 
 
 def _checked(manager: Any, name: str, index: Mapping[str, TaskFile]) -> None:

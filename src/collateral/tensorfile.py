@@ -13,6 +13,7 @@ from torch import Tensor
 
 from collateral.errors import CollateralError
 from collateral.files import whole_file
+from collateral.shortages import shortage
 
 _KEY = "collateral"  # one metadata key: safetensors writes several in random order
 
@@ -36,13 +37,15 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         CollateralError: missing, truncated, foreign or altered.
     """
     try:
+        Path(path).open("rb").close()  # safetensors calls a file missing that may not be read
         with safe_open(path, framework="pt") as handle:
             about = json.loads((handle.metadata() or {}).get(_KEY, "null"))
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CollateralError(
+    except (OSError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
+        unreadable = CollateralError(
             f"{path}: not readable as {kind} ({error}); delete it and run the workflow again"
-        ) from None
+        )
+        raise shortage(error, path) or unreadable from None  # for want of memory nothing is to be deleted
     if not isinstance(about, dict) or about.pop("sha256", None) != _digest(tensors, about):
         raise CollateralError(
             f"{path}: not {kind}, or its bytes were altered; delete it and run the workflow again"

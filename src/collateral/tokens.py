@@ -57,12 +57,16 @@ def tokenize(
     offsets: Sequence[tuple[int, int]] = encoded["offset_mapping"]
     length = sum(1 for start, end in offsets if end <= len(prompt) and not _straddles(start, end, prompt))
     if target and length == len(offsets):
-        raise CollateralError(f"the target {target!r} has no token after the prompt {prompt!r}")
+        raise CollateralError(
+            f"the target {target!r} has no token after the prompt {prompt!r}; change the fact, or leave it out"
+        )
     last = -1
     if subject is not None:
         inside = [i for i, (s, e) in enumerate(offsets) if s < subject[1] and e > subject[0] and e > s]
         if not inside:
-            raise CollateralError(f"no token covers the subject at {subject} of the prompt {prompt!r}")
+            raise CollateralError(
+                f"no token covers the subject at {subject} of the prompt {prompt!r}; change the fact, or leave it out"
+            )
         last = inside[-1]
     return Row(tuple(encoded["input_ids"]), length, last)
 

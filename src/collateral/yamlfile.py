@@ -32,7 +32,7 @@ def read_yaml(path: Path, kind: str, loader: type[Loader] = Loader) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise CollateralError(f"{path}: file not found; it should hold {kind}")
+        raise CollateralError(f"{path}: file not found; give a file that holds {kind}")
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

@@ -348,3 +348,13 @@ def test_readme_table_is_in_step_with_the_schema():
 
 if __name__ == "__main__" and "--fix" in sys.argv:
     README.write_text(readme_with_table())
+
+
+@pytest.mark.parametrize("mark", ["\r", "\n", "\x85", "\u2028", "\x1b[2J"])
+def test_a_name_that_holds_a_line_break_or_a_terminals_command_is_shown_escaped(mark):
+    """What random configs and records found: it cut the line in two."""
+    with pytest.raises(CollateralError) as caught:
+        load_study({**config(), f"stu{mark}dy": {}}, SCHEMA)
+    said = str(caught.value)
+    assert said.isprintable()
+    assert ascii(mark)[1:-1] in said

@@ -23,7 +23,7 @@ def test_round_trip_and_checks(tmp_path):
     path = tmp_path / "contexts.json"
     write_templates(("{}", "Yes. {}"), path, "abc")
     assert read_templates(path) == ("{}", "Yes. {}")
-    with pytest.raises(CollateralError, match="first template must be the bare"):
+    with pytest.raises(CollateralError, match=r"put the bare .* first"):
         checked_templates(["Yes. {}", "{}"])
     with pytest.raises(CollateralError, match="exactly once"):
         checked_templates(["{}", "No hole"])

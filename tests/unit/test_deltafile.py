@@ -1,6 +1,7 @@
 """The delta contract: exact in any order, hashed, sparse, refused when damaged."""
 
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collateral.deltafile import read_increment, write_increment
+from collateral.deltafile import read_increment, read_outline, write_increment
 from collateral.errors import CollateralError
 from collateral.increments import rebuild, tensor_sha256
+from collateral.tablefile import write_sealed
 
 NAME = "model.layers.1.mlp.down_proj.weight"
 
@@ -194,6 +196,41 @@ def test_gaps_swaps_and_foreign_bases_are_refused(chain_files, tmp_path):
         rebuild({NAME: base}, [chain[0], read_increment(other[1]), chain[2]])
     with pytest.raises(CollateralError, match="is missing"):
         read_increment(tmp_path / "nowhere.parquet")
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda head: head.update(dtype="float8"), "dtype"),
+        (lambda head: head.pop("dtype"), "dtype"),
+        (lambda head: head.update(mode="sideways"), "mode"),
+        (lambda head: head.update(to_edits="1"), "to_edits"),
+        (lambda head: head.update(from_edits=2), "to_edits"),
+        (lambda head: head.update(base_sha256=None), "base_sha256"),
+        (lambda head: head.update(parameters=[]), "parameters"),
+        (lambda head: head["parameters"].update({NAME: 1}), f"parameters.{NAME}"),
+        (lambda head: head["parameters"][NAME].update(shape=[]), f"parameters.{NAME}.shape"),
+        (lambda head: head["parameters"][NAME].update(shape=[True, 30]), f"parameters.{NAME}.shape"),
+        (lambda head: head["parameters"][NAME].update(after="0"), f"parameters.{NAME}.after"),
+        (lambda head: head["parameters"][NAME].update(exceptions=[{}]), f"parameters.{NAME}.exceptions"),
+        (
+            lambda head: head["parameters"][NAME].update(
+                exceptions=[{"index": 1200, "before": "0x0p+0", "after": "0x0p+0"}]
+            ),
+            f"parameters.{NAME}.exceptions",
+        ),
+    ],
+)
+def test_a_sealed_delta_that_says_something_impossible_of_itself_is_refused(chain_files, change, key):
+    """What random metadata found: each of these went as a traceback through some reader."""
+    _, paths = chain_files
+    table = pq.read_table(paths[0])
+    head = json.loads(table.schema.metadata[b"collateral"])
+    change(head)
+    write_sealed(table.replace_schema_metadata({"collateral": json.dumps(head)}), paths[0])
+    for read in (read_increment, read_outline):
+        with pytest.raises(CollateralError, match=re.escape(f"its key '{key}' is missing, or is not what")):
+            read(paths[0])
 
 
 def test_metadata_is_plain_json(chain_files):

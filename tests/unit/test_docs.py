@@ -1,9 +1,14 @@
 """docs/ lists what the code reads and writes: sources, benchmarks, tables. As a script it rewrites the lists."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, too
+
+import messages
 from collateral import tableschemas
 from collateral.benchmarks import about
 from collateral.sources import formats
@@ -15,6 +20,7 @@ PAGES = {
         "measured": lambda: tableschemas.reference(tableschemas.MEASURED),
         "inferred": lambda: tableschemas.reference(tableschemas.INFERRED),
     },
+    "troubleshooting.md": {"messages": messages.reference},
 }
 
 
@@ -30,6 +36,61 @@ def expected(page: str) -> str:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tables_of_the_docs_are_those_of_the_code(page):
     assert (DOCS / page).read_text(encoding="utf-8") == expected(page), "run `make fix`"
+
+
+def said(message):
+    return f"{message.path.relative_to(messages.ROOT)}:{message.line}: {message.text}"
+
+
+def test_every_message_says_what_to_do():
+    passed_on = {
+        "config: ‹where›: ‹error›",
+        "unknown ‹kind› '‹name›'‹hint› (valid: ‹names›)",
+    }  # with their own remedy
+    silent = [said(one) for one in messages.every() if one.text not in passed_on and not one.is_mendable]
+    assert not silent, "end them with `; ` and what to do"
+
+
+def test_no_message_of_the_code_is_overlooked():
+    """Each construction of an error is in the list, or only passes another message on as it is."""
+    made, passed = 0, 0
+    for path in messages.files():
+        text = path.read_text(encoding="utf-8")
+        made += len(
+            re.findall(
+                r"(?<!class )\b(?:CollateralError|UnstableEditError|HubTasksError|WorkflowError)\(", text
+            )
+        )
+        passed += len(
+            re.findall(r"\b(?:CollateralError|WorkflowError)\((?:str\((?:error|fault)\)|line)\)", text)
+        )
+    listed = sum("did you mean ‹the nearest›" not in one.text for one in messages.every())
+    assert listed >= 0.9 * (made - passed)
+
+
+def test_a_message_is_read_from_its_f_string(tmp_path):
+    rule = tmp_path / "x.smk"
+    rule.write_text(
+        'rule a:\n    input: 1\n\nif True:\n    raise WorkflowError(\n        f"{ROOT}: no; clone it"\n    )\n'
+    )
+    module = tmp_path / "x.py"
+    module.write_text(
+        "LIMIT = 7\n"
+        "def read(path):\n"
+        '    """Return it.\n\n    Raises:\n        CollateralError: it is too\n            long.\n    """\n'
+        "    raise CollateralError(f'{path.parent}: {len(rows)} rows (at most {LIMIT}; so it is); '\n"
+        "        + f'cut {names!r}')\n"
+        "def other():\n"
+        "    raise unknown_name(f'key of {where}', key, KEYS)\n"
+        "def again(error):\n"
+        "    raise CollateralError(str(error))\n"
+    )
+    (from_rule,) = messages.messages(rule)
+    assert (from_rule.text, from_rule.line) == ("‹root›: no; clone it", 5)
+    first, second = messages.messages(module)
+    assert first.parts == ("‹path›: ‹number of rows› rows (at most 7; so it is)", "cut '‹names›'")
+    assert first.why == "it is too long."
+    assert second.text == "unknown key of ‹where› '‹key›'; did you mean ‹the nearest›? (valid: ‹names›)"
 
 
 if __name__ == "__main__":

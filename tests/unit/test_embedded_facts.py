@@ -228,8 +228,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("metal-look: [", "not readable as the templates of relations"),
-        ("[]", "must map the name"),
-        ("metal-look: text", "templates are needed"),
+        ("[]", "map the name of each relation"),
+        ("metal-look: text", "it has no templates"),
         ("metal-look: {rewrite: 'A {}', paraphrase: x}", "did you mean 'paraphrases'?"),
         ("metal-look: {rewrite: 'A {}', neighborhood: 'A {}'}", "field 'paraphrases' is missing"),
         (

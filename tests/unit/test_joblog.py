@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from collateral.joblog import COMMAND, broke_off
 
 BODY = """
@@ -48,6 +50,8 @@ def test_a_fault_of_the_program_has_its_traceback(tmp_path):
 
 CLAIMED = """
 import sys
+
+import pytest
 from pathlib import Path
 from collateral.errors import CollateralError
 from collateral.joblog import broke_off, job
@@ -108,3 +112,45 @@ def test_a_job_takes_a_card_and_says_so(tmp_path, monkeypatch):
     log = (tmp_path / "job.log").read_text()
     assert "takes the card 3" in log
     assert "sees 3\n" in log
+
+
+SHORT = [
+    (
+        'raise PermissionError(13, "Permission denied", "results/x")',
+        "results/x: permission denied; give yourself",
+    ),
+    (
+        'raise OSError(28, "No space left on device", "results/x")',
+        "results/x: the disk is full; free space on it",
+    ),
+    ("raise MemoryError", "there is not enough memory; give the job more, with `--set-resources"),
+    (
+        'raise RuntimeError("[enforce] not enough memory: you tried to allocate 9 bytes.")',
+        "tried to allocate 9 bytes",
+    ),
+]
+
+
+@pytest.mark.parametrize(("end", "said"), SHORT, ids=["permission", "disk", "memory", "torch"])
+def test_what_the_machine_lacks_is_one_line_and_the_log_says_where(tmp_path, end, said):
+    code, terminal, log = run(tmp_path, end)
+    assert code == 1
+    (_, line) = terminal.splitlines()
+    assert line.startswith("ERROR: ")
+    assert said in line
+    assert "and run the same command again" in line
+    assert "fault of the program" not in log
+    assert "Traceback" in log
+
+
+@pytest.mark.parametrize(
+    ("unbuffered", "said"), [("", "ERROR: x.yaml: wrong\n"), ("1", "ERROR: the disk is full; free space")]
+)
+def test_a_log_on_a_full_disk_hides_no_error(unbuffered, said):
+    """The line goes to the terminal all the same: the job's own, or that what it printed found no room."""
+    command = [sys.executable, "-c", BODY.format(end='raise CollateralError("x.yaml: wrong")'), "/dev/full"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "fault of the program" not in done.stderr

@@ -7,6 +7,7 @@ import re
 import polars as pl
 import pytest
 
+from collateral.files import read_sealed_json
 from smallstudy import make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -22,7 +23,7 @@ def test_report_tables_and_figures_are_there(finished):
     pages = {f"{name}.html" for name in ("index", "abilities", "edits", "weights", "cost")}
     assert report == pages | {"run.json"}
     assert "Manhattan" in (results / "report/weights.html").read_text()
-    run = json.loads((results / "report/run.json").read_text())
+    run = read_sealed_json(results / "report/run.json")
     assert set(run) == {"settings", "versions", "hashes", "machine", "missing"}
     assert run["missing"] == []
     assert "results/tables/abilities.parquet" in run["hashes"]

@@ -324,7 +324,9 @@ def download_source(wildcards):
     """Where a download comes from."""
     path = places.downloads(wildcards.download)
     if path not in downloads():
-        raise WorkflowError(f"{path}: nothing in this study is downloaded to there")
+        raise WorkflowError(
+            f"{path}: nothing in this study is downloaded to there; name a file that the study has"
+        )
     return downloads()[path]
 
 

@@ -144,8 +144,10 @@ def chosen(name: str, split: str, mirror: Path | None = None) -> Source:
         if source.reachable:
             return source
     wanted = " and ".join(f"{raw.name} (sha256 {raw.sha256 or 'not stated'})" for raw in sources[0].files)
-    where = f"{mirror} does not hold" if mirror else "no address is known: set `mirror` to a folder with"
-    raise CollateralError(f"benchmark '{name}', split '{split}': {where} {wanted}")
+    where = f"the mirror {mirror} does not hold it" if mirror else "no address is known, and no mirror set"
+    raise CollateralError(
+        f"benchmark '{name}', split '{split}': {where}; set `mirror` to a folder with {wanted}"
+    )
 
 
 def foreseen(name: str, split: str, mirror: Path | None = None) -> tuple[Source, str]:

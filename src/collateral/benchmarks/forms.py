@@ -49,8 +49,8 @@ def convert(name: str, split: str, source: Source, raw_paths: Sequence[Path], ta
     if len(raw_paths) != len(source.files):
         wanted = ", ".join(raw.name for raw in source.files)
         raise CollateralError(
-            f"benchmark '{name}', split '{split}': {len(raw_paths)} raw files given; the form "
-            f"'{source.form}' reads {len(source.files)}: {wanted}"
+            f"benchmark '{name}', split '{split}': {len(raw_paths)} raw files were given; give the form "
+            f"'{source.form}' its {len(source.files)}: {wanted}"
         )
     paths = [Path(path) for path in raw_paths]
     rows = _rows(source.form, paths, about.fields)

@@ -31,7 +31,9 @@ def needs(config: Mapping[str, Any], num_fewshot: int | None = None) -> Needs | 
         return None
     scored = config.get("test_split") or config.get("validation_split")
     if not scored:
-        raise CollateralError(f"task '{config.get('task')}': names no test_split and no validation_split")
+        raise CollateralError(
+            f"task '{config.get('task')}': names no test_split and no validation_split; name one in the task file"
+        )
     shots = config.get("num_fewshot") or 0 if num_fewshot is None else num_fewshot
     return Needs(name, _splits(scored, config.get("fewshot_split") or config.get("training_split"), shots))
 

@@ -184,14 +184,16 @@ def _row(path: Path, line: int, cells: Sequence[str]) -> Row:
 def _read_wordings(path: Path) -> dict[str, Wording]:
     loaded = read_yaml(path, "the templates of relations")
     if not isinstance(loaded, dict) or not loaded:
-        raise CollateralError(f"{path}: the file must map the name of each relation to its templates")
+        raise CollateralError(
+            f"{path}: no table of relations; map the name of each relation to its templates"
+        )
     return {str(name): _wording(f"{path}: relation '{name}'", fields) for name, fields in loaded.items()}
 
 
 def _wording(where: str, fields: Any) -> Wording:
     needed = tuple(Wording.__dataclass_fields__)
     if not isinstance(fields, dict):
-        raise CollateralError(f"{where}: templates are needed ({', '.join(needed)})")
+        raise CollateralError(f"{where}: it has no templates; give it {', '.join(needed)}")
     for name in fields:
         if name not in needed:
             raise CollateralError(f"{where}: {unknown_name('field', str(name), needed)}")
@@ -200,7 +202,9 @@ def _wording(where: str, fields: Any) -> Wording:
             raise CollateralError(f"{where}: field '{name}' is missing; add the template")
     paraphrases = fields["paraphrases"]
     if not isinstance(paraphrases, list) or len(paraphrases) != PARAPHRASES:
-        raise CollateralError(f"{where}: field 'paraphrases' must be a list of {PARAPHRASES} templates")
+        raise CollateralError(
+            f"{where}: field 'paraphrases' is wrong; make it a list of {PARAPHRASES} templates"
+        )
     return Wording(
         rewrite=_template(where, "rewrite", fields["rewrite"]),
         paraphrases=tuple(_template(where, "paraphrases", entry) for entry in paraphrases),
@@ -211,7 +215,7 @@ def _wording(where: str, fields: Any) -> Wording:
 def _template(where: str, name: str, value: Any) -> str:
     if not isinstance(value, str) or value.count(PLACEHOLDER) != 1 or value != value.strip():
         raise CollateralError(
-            f"{where}: field '{name}' is {value!r}; a template holds '{PLACEHOLDER}' once and has no white space "
+            f"{where}: field '{name}' is {value!r}; a template must hold '{PLACEHOLDER}' once, and no white space "
             "around it"
         )
     return value

@@ -227,7 +227,9 @@ def read_records(path: Path) -> list[Record]:
             f"{path}: not readable as JSON ({error}); give the path of one complete JSON file"
         ) from None
     if not isinstance(loaded, list) or not loaded:
-        raise CollateralError(f"{path}: the file must be a JSON list of one or more records")
+        raise CollateralError(
+            f"{path}: no list of records; give a file that is a JSON list of one or more records"
+        )
     for index, value in enumerate(loaded):
         if not isinstance(value, dict):
             raise CollateralError(
