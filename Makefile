@@ -21,7 +21,7 @@ RULES     := Snakefile workflow/rules
 DEBIAN    := slurm-wlm munge iproute2 util-linux chromium nodejs npm
 
 .DEFAULT_GOAL := help
-.PHONY: help system-deps run stage plan test check fix bench bench-edit report why verify compare clean
+.PHONY: help system-deps run stage plan test check fix bench bench-edit bench-evaluate report why verify compare clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +60,10 @@ fix: $(VENV)/.dev   ## format, and mend what can be mended by machine
 	@$(BIN)/python tests/unit/test_readme.py --fix
 	@$(BIN)/python tests/unit/test_docs.py
 
-bench: bench-edit   ## all benchmarks
+bench: bench-edit bench-evaluate ## all benchmarks
+
+bench-evaluate: $(VENV)/.dev ## time the evaluation against lm-eval's own model class (about 8 minutes)
+	@$(BIN)/python bench/evaluating.py
 
 bench-edit: $(VENV)/.dev ## time the editors against plain baselines, and show what each method does (about 35 minutes)
 	@$(BIN)/python bench/editing.py

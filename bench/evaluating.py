@@ -7,6 +7,7 @@ the answers. The texts are of Python's own documentation, in the lengths of the 
 import logging
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from behaviour import embedded_model
+from behaviour import embedded_folder, embedded_model
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
@@ -45,9 +46,9 @@ class Form:
 
 
 FORMS = (
-    Form("HellaSwag", (15, 45), 4, (10, 25), 16),
+    Form("HellaSwag", (20, 80), 4, (10, 30), 16),
     Form("ARC", (12, 30), 4, (1, 8), 24),
-    Form("PIQA", (5, 12), 2, (12, 30), 24),
+    Form("PIQA", (5, 15), 2, (10, 30), 24),
     Form("MuTual", (40, 110), 4, (6, 18), 16),
     Form("GSM8K", (35, 70), 0, (96, 96), 16),
     Form("SAMSum", (60, 150), 0, (48, 48), 16),
@@ -127,8 +128,61 @@ def agreement(form: Form, model: LanguageModel, asked: Sequence[Instance], their
     return f"max. difference {max(far):.1e}, {token:.1e} a token; same argmax on {form.items} of {form.items}"
 
 
+# An evaluation job on one item: seconds until imports, model and result are there. The baseline asks lm-eval
+# as its own command line does.
+JOB = """
+import sys, time
+begun = time.perf_counter()
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from lm_eval import evaluator
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+import transformers.models.llama.modeling_llama
+from collateral import abilities, scoring
+from collateral.models import load_model
+from collateral.taskfolders import load_tasks
+imported = time.perf_counter()
+model = load_model(Path(sys.argv[1]))
+loaded = time.perf_counter()
+if sys.argv[2] == "ours":
+    abilities.evaluate(model, {"tasks": ["embedded-sentiment"], "batch_size": 8, "limit": 1}, [])
+else:
+    evaluator.simple_evaluate(
+        model=HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=8, dtype=None),
+        tasks=list(load_tasks(["embedded-sentiment"], []).values()),
+        limit=1, log_samples=True, bootstrap_iters=100, task_manager=TaskManager(include_defaults=False),
+    )
+done = time.perf_counter()
+print("SECONDS", imported - begun, loaded - imported, done - loaded)
+"""
+
+
+def job_seconds(folder: str, whose: str) -> list[float]:
+    """Return the seconds of imports, of loading the model and of everything else of a job in a process of its own."""
+    command = [sys.executable, "-c", JOB, folder, whose]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("SECONDS "))
+    return [float(part) for part in line.split()[1:]]
+
+
+def overhead() -> str:
+    """Return the table of what an evaluation job takes beside its items."""
+    folder = str(embedded_folder())
+    seconds: dict[str, list[list[float]]] = {"lm-eval's own way": [], "ours": []}
+    for _ in range(ROUNDS):
+        for whose, own in seconds.items():
+            own.append(job_seconds(folder, whose))
+    lines = ["| a job with one item | imports | model | the rest | together |", "|---|---|---|---|---|"]
+    for whose, own in seconds.items():
+        parts = [statistics.median(column) for column in zip(*own, strict=True)]
+        lines.append(f"| {whose} | {' | '.join(f'{part:.2f} s' for part in [*parts, sum(parts)])} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     model = embedded_model()
@@ -140,6 +194,7 @@ def main() -> None:
     for form in FORMS:
         sys.stdout.write(f"{compared(form, model)}\n")
         sys.stdout.flush()
+    sys.stdout.write(f"\n{overhead()}")
 
 
 if __name__ == "__main__":
