@@ -334,7 +334,7 @@ def without_memory(act: str, *arguments: object) -> str:
 
 
 def large_delta(folder: Path) -> Path:
-    before = torch.randn(2000, 2000, generator=GENERATOR)
+    before = torch.randn(4000, 3000, generator=GENERATOR)
     write_increment(folder / "delta.parquet", {"w": before}, {"w": before + 1}, ABOUT)
     return folder / "delta.parquet"
 
