@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from collateral.verification import verify
 from slurmcluster import until
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -84,3 +85,20 @@ def test_after_a_kill_the_same_command_again_completes_the_study(copy, finished)
     assert copy.results() == finished.results()
     assert copy.planned("--", *targets) == set()
     assert list((copy.folder / "results/.kept").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_leaves_no_lock_and_no_half_file(copy, finished, name):
+    """Ctrl-C reaches the whole group of processes; a scheduler's SIGTERM only Snakemake."""
+    targets = without_weights(copy)
+    begun = begin(copy, targets)
+    until(lambda: len(weights(copy)) >= 1, "a result", 200)
+    (os.killpg if name == "SIGINT" else os.kill)(begun.pid, signal.Signals[name])
+    assert begun.wait(200) != 0
+    assert not list(copy.folder.glob(".snakemake/locks/*"))
+    assert not (copy.folder / ".snakemake/collateral.run.json").exists()
+    assert [fault.said for fault in verify(copy.folder).faults] == []
+    assert 1 <= len(weights(copy)) < 6
+    again = copy.snakemake("--", *targets)
+    assert again.returncode == 0, (again.stdout + again.stderr)[-4000:]
+    assert copy.results() == finished.results()
