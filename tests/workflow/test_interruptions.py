@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 
@@ -20,25 +19,8 @@ def weights(project) -> list[str]:
 
 def begin(project, targets) -> subprocess.Popen:
     """Start a run of one job after another, and wait until it is at work."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--cores",
-        "1",
-        "--configfile",
-        "study.yaml",
-        "--",
-        *targets,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+    process = project.started(
+        *targets, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     record = project.folder / ".snakemake/collateral.run.json"
     until(lambda: record.exists() and any(project.folder.glob(".snakemake/scripts/*.py")), "a job", 120)
