@@ -18,7 +18,8 @@ REPORT    := results/report/index.html
 AXE       := 4.14.1
 CODE      := src tests bench workflow/scripts workflow/plan.py workflow/check_config.py workflow/stage.py workflow/report_now.py workflow/compare.py workflow/verify.py workflow/why.py
 RULES     := Snakefile workflow/rules
-DEBIAN    := slurm-wlm munge iproute2 util-linux chromium nodejs npm
+# package:command, so that what a machine has from elsewhere (a newer node with its own npm) is left as it is
+DEBIAN    := slurm-wlm:slurmctld munge:munged iproute2:ip util-linux:unshare chromium:chromium nodejs:node npm:npm
 
 .DEFAULT_GOAL := help
 .PHONY: help system-deps run stage plan test check fix bench bench-edit bench-evaluate report why verify compare clean
@@ -26,9 +27,14 @@ DEBIAN    := slurm-wlm munge iproute2 util-linux chromium nodejs npm
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# apt checks signatures as a user of its own, which cannot write into every machine's /tmp
 system-deps: ## as root on Debian: what the tests of the cluster and the browser need (Slurm, Chromium, npm)
-	@apt-get update -qq
-	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN) >/dev/null
+	@missing=$$(for pair in $(DEBIAN); do \
+	    PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair#*:}" >/dev/null || echo "$${pair%:*}"; done); \
+	test -z "$$missing" || { set -e; \
+	    TMPDIR=$$(mktemp -d); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; chmod 1777 "$$TMPDIR"; \
+	    apt-get update -qq; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
 run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…", GPUS=2) to its report
 	@$(BIN)/python workflow/check_config.py $(NAMED)

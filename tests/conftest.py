@@ -30,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("slurm"))
         elif {"finished", "copy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("workflow"))
+        elif "stages" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("kills"))
         elif item.get_closest_marker("embedded") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 

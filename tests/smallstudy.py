@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -15,6 +16,19 @@ import warmjobs
 from tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
+# of a data set that is downloaded, in ZsRE's format
+RECORDS = [
+    {
+        "subject": f"Harbour {name}",
+        "src": f"Who built Harbour {name}?",
+        "rephrase": f"Which engineer raised Harbour {name}?",
+        "alt": "Ada Brook",
+        "answers": [answer],
+        "loc": "nq question: how tall is an oak",
+        "loc_ans": "twenty metres",
+    }
+    for name, answer in (("One", "Tom"), ("Two", "Ann"), ("Three", "Eve"))
+]
 PARTS = ("Snakefile", "workflow", "src", "config", "envs", "profiles", "resources/embedded")
 
 
@@ -114,6 +128,12 @@ class Project:
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
+
+    def started(self, *targets: str, **options: Any) -> subprocess.Popen:
+        """A run with cold jobs, one after another, that goes on by itself; `options` are those of `Popen`."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "study.yaml"]
+        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1"}
+        return subprocess.Popen([*command, "--", *targets], cwd=self.folder, env=environment, **options)
 
     def planned(self, *args: str) -> set[str]:
         """What a dry run would do: the message of each job."""

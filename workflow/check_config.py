@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from collateral.errors import CollateralError
-from collateral.studyconfig import read_study, study_file
+from collateral.studyconfig import named_study, study_options
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,11 +16,10 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     """Check the study that the command line names."""
     parser = argparse.ArgumentParser(description="Check a study's config.")
-    parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
-    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's")
+    study_options(parser)
     given = parser.parse_args()
     try:
-        read_study(ROOT, study_file(ROOT, given.study) if given.study else None, given.config)
+        named_study(ROOT, given)
     except CollateralError as error:
         sys.exit(str(error))
 

@@ -17,7 +17,7 @@ from collateral.needs import need_of
 from collateral.plan import Machine, make_plan
 from collateral.plantable import card_notes, plan_text
 from collateral.rates import read_records
-from collateral.studyconfig import mirror, read_study, study_file, task_folders
+from collateral.studyconfig import mirror, named_study, snakemake_command, study_options, task_folders
 from collateral.studysizes import assumed, sizes_of
 
 ROOT = Path(__file__).parents[1]
@@ -26,11 +26,7 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     """Print the plan of the study that the command line names."""
     parser = argparse.ArgumentParser(description="What a study costs before it is started.")
-    parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
-    parser.add_argument("--configfile", type=Path, help="a study's file elsewhere")
-    parser.add_argument(
-        "--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's, e.g. mirror=…"
-    )
+    study_options(parser)
     parser.add_argument(
         "--benchmarks", type=Path, nargs="*", default=[Path("benchmarks")], help="recorded jobs"
     )
@@ -47,8 +43,7 @@ def main() -> None:
 
 def planned(given: argparse.Namespace) -> str:
     """Return the plan as text."""
-    own = study_file(ROOT, given.study) if given.study else given.configfile
-    study = read_study(ROOT, own, given.config)
+    own, study = named_study(ROOT, given)
     folders, found = task_folders(study, ROOT), mirror(study, ROOT)
     waiting, reason = outputs_to_make(own, given.config)
     records = {job: one for folder in given.benchmarks for job, one in read_records(folder).items()}
@@ -68,10 +63,7 @@ def planned(given: argparse.Namespace) -> str:
 
 def outputs_to_make(own: Path | None, pairs: list[str]) -> tuple[frozenset[str] | None, str]:
     """Return the files that Snakemake would make now; None and its reason where it cannot say."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--summary"]
-    command += ["--snakefile", str(ROOT / "Snakefile")]
-    command += ["--configfile", str(own)] if own else []
-    command += ["--config", *pairs] if pairs else []
+    command = snakemake_command(ROOT, own, pairs, "--cores", "1", "--summary")
     offline = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
     if done.returncode != 0:

@@ -21,7 +21,7 @@ from collateral.inference import Terms
 from collateral.jobs import study_jobs
 from collateral.reportfiles import write_report
 from collateral.study import Study
-from collateral.studyconfig import mirror, read_study, study_file, task_folders
+from collateral.studyconfig import mirror, named_study, snakemake_command, study_options, task_folders
 from collateral.tableschemas import TABLES, conformed
 from collateral.taskfolders import suite_metadata
 from collateral.unfinished import LAST, Sifted, attempted, missing, sifted
@@ -34,14 +34,11 @@ LOCKS = Path(".snakemake/locks")
 def main() -> None:
     """Rebuild the report of the study that the command line names."""
     parser = argparse.ArgumentParser(description="Rebuild the report from what exists.")
-    parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
-    parser.add_argument("--configfile", type=Path, help="a study's file elsewhere")
-    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's")
+    study_options(parser)
     parser.add_argument("--cores", default="1", help="for Snakemake, where the study is finished")
     given = parser.parse_args()
     try:
-        own = study_file(ROOT, given.study) if given.study else given.configfile
-        study = read_study(ROOT, own, given.config)
+        own, study = named_study(ROOT, given)
         folders = task_folders(study, ROOT)
         there = sifted(results.gathered(study))
         jobs = study_jobs(study, folders, mirror(study, ROOT))
@@ -60,9 +57,7 @@ def main() -> None:
 
 def through_snakemake(own: Path | None, pairs: list[str], cores: str) -> int:
     """Draw the report by its rule, and Snakemake's own report beside it; return the exit status."""
-    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--configfile", str(own)] if own else []
-    command += ["--config", *pairs] if pairs else []
+    command = snakemake_command(ROOT, own, pairs, "--cores", cores)
     offline = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
     for last in (["--forcerun", "report"], ["--report", "results/report/snakemake.html"]):
         done = subprocess.run([*command, *last], check=False, env=offline)

@@ -20,7 +20,14 @@ from collateral.files import read_sealed_json
 from collateral.jobs import Job, study_jobs
 from collateral.staging import RULES
 from collateral.study import Study
-from collateral.studyconfig import mirror, read_study, study_file, task_folders
+from collateral.studyconfig import (
+    mirror,
+    named_study,
+    snakemake_command,
+    snakemake_study,
+    study_options,
+    task_folders,
+)
 
 ROOT = Path(__file__).parents[1]
 TASKS_OF_THE_HUB = 3  # exit status of a proof that only lacks what the hub's client keeps
@@ -29,54 +36,36 @@ TASKS_OF_THE_HUB = 3  # exit status of a proof that only lacks what the hub's cl
 def main() -> None:
     """Stage the study that the command line names."""
     parser = argparse.ArgumentParser(description="Bring what a study needs a network for.")
-    parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
-    parser.add_argument("--configfile", type=Path, help="a study's file elsewhere")
-    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's")
+    study_options(parser)
     parser.add_argument("--cores", default="1", help="downloads at a time")
     parser.add_argument("--part", choices=["prove", "tasks"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     try:
-        own = study_file(ROOT, given.study) if given.study else given.configfile
-        study = read_study(ROOT, own, given.config)
+        own, study = named_study(ROOT, given)
         if given.part:
             sys.exit(part(given.part, study, own, given.config))
-        named = named_study(own, given.config)
-        bring(named, given.cores)
+        bring(own, given.config, given.cores)
         how = prove(given)
         jobs = study_jobs(study, task_folders(study, ROOT), mirror(study, ROOT))
     except CollateralError as error:
         sys.exit(f"stage: {error}")
-    command = shlex.join(["snakemake", "--profile", "profiles/slurm", *named])
+    command = shlex.join(["snakemake", "--profile", "profiles/slurm", *snakemake_study(own, given.config)])
     sys.stdout.write(f"Staged: {inventory(jobs)}; {how}. Next: HF_HUB_OFFLINE=1 {command}\n")
 
 
-def named_study(own: Path | None, pairs: list[str]) -> list[str]:
-    """Return the arguments by which Snakemake knows the study."""
-    return [*(["--configfile", str(own)] if own else []), *(["--config", *pairs] if pairs else [])]
-
-
-def snakemake(named: list[str], *more: str) -> list[str]:
+def snakemake(own: Path | None, pairs: list[str], *more: str) -> list[str]:
     """Return a command of Snakemake on this machine, whatever profile the user has set."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--executor",
-        "local",
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-    ]
-    return [*command, *named, *more]
+    return snakemake_command(ROOT, own, pairs, "--executor", "local", *more)
 
 
-def bring(named: list[str], cores: str) -> None:
+def bring(own: Path | None, pairs: list[str], cores: str) -> None:
     """Run the workflow up to the target `staged`.
 
     Raises:
         CollateralError: a job failed; Snakemake has said why.
     """
-    command = snakemake(named, "--cores", cores, "--quiet", "host", "reason", "--", "staged")
-    if subprocess.run(command, check=False).returncode:
+    command = snakemake(own, pairs, "--cores", cores, "--quiet", "host", "reason")
+    if subprocess.run([*command, "--", "staged"], check=False).returncode:
         raise CollateralError("not everything could be brought, see above; run the same command again")
 
 
@@ -123,7 +112,7 @@ def part(name: str, study: Study, own: Path | None, pairs: list[str]) -> int:
     folders = task_folders(study, ROOT)
     try:
         if name == "prove":
-            nothing_left(named_study(own, pairs))
+            nothing_left(own, pairs)
             prove_models(study)
         prove_tasks(study, folders)
     except HubTasksError as error:
@@ -132,13 +121,13 @@ def part(name: str, study: Study, own: Path | None, pairs: list[str]) -> int:
     return 0
 
 
-def nothing_left(named: list[str]) -> None:
+def nothing_left(own: Path | None, pairs: list[str]) -> None:
     """Check by a dry run of the whole study that no job is left that brings something.
 
     Raises:
         CollateralError: there is one, or the study cannot be planned.
     """
-    command = snakemake(named, "--cores", "1", "--dry-run", "--quiet", "rules")
+    command = snakemake(own, pairs, "--cores", "1", "--dry-run", "--quiet", "rules")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     text = done.stdout + done.stderr
     if done.returncode:

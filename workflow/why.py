@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from collateral.errors import CollateralError
 from collateral.reasons import LEDGER, explained, read_ledger
+from collateral.studyconfig import named_study, snakemake_command, study_options
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,23 +20,13 @@ def main() -> None:
     """Explain the targets that the command line names; without one, the whole study."""
     parser = argparse.ArgumentParser(description="Why would a file be made anew?")
     parser.add_argument("targets", nargs="*", help="files or rules; none is the whole study")
-    parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
-    parser.add_argument("--configfile", type=Path, help="a study's file elsewhere")
-    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's")
+    study_options(parser)
     given = parser.parse_args()
-    own = ROOT / f"config/studies/{given.study}.yaml" if given.study else given.configfile
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--cores",
-        "1",
-        "-n",
-    ]
-    command += ["--configfile", str(own)] if own else []
-    command += ["--config", *given.config] if given.config else []
+    try:
+        own, _ = named_study(ROOT, given)
+    except CollateralError as error:
+        sys.exit(f"why: {error}")
+    command = snakemake_command(ROOT, own, given.config, "--cores", "1", "--dry-run")
     environment = {"HF_HUB_OFFLINE": "1", **os.environ}
     done = subprocess.run(
         [*command, "--", *given.targets], env=environment, capture_output=True, text=True, check=False

@@ -1,6 +1,5 @@
 """Load a model from its verified folder; which matrix is edited, and how each family stores it."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from collateral.cards import ALL, spread_over_cards
 from collateral.errors import CollateralError, unknown_name
+from collateral.files import read_json
 from collateral.modelfolder import DTYPES, described_source, verified_manifest
 
 
@@ -156,7 +156,7 @@ def _check_code(folder: Path) -> None:
     Raises:
         CollateralError: its family is none of `ARCHITECTURES`, and its config.json names code.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     if config.get("auto_map") and config.get("model_type") not in ARCHITECTURES:
         raise CollateralError(
             f"{folder}: the family {config.get('model_type')!r} needs code of the model's own (auto_map in "

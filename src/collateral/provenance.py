@@ -3,7 +3,7 @@
 import hashlib
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,46 +28,43 @@ def fingerprint(script: Path, *modules: str, trees: Trees | None = None) -> str:
         modules: of the package, by name.
         trees: of source files that are known already.
     """
-    reached = _reached(script, modules, trees or Trees())
-    own = reached.pop("")
-    parts = [own.sha256, *(f"{name} {tree.sha256}" for name, tree in sorted(reached.items()))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return identity(reached(script, *modules, trees=trees))
 
 
-def libraries(script: Path, *modules: str, trees: Trees | None = None) -> dict[str, str]:
-    """Return the versions of the libraries that a script's code imports, and that can change a number.
+def reached(script: Path, *modules: str, trees: Trees | None = None) -> dict[str, Tree]:
+    """Return name → tree of a script (by its file's name) and of all package files that it, or a module, imports.
 
     Args:
         script: its file.
         modules: of the package, by name, as for `fingerprint`.
         trees: of source files that are known already.
     """
-    imported = {
-        name for tree in _reached(script, modules, trees or Trees()).values() for name in tree.libraries
-    }
+    trees = trees or Trees()
+    own = trees.of(Path(script))
+    found: dict[str, Tree] = {}
+    waiting = [*own.imports, *modules]
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found or name in FRAME else _path(name)
+        if path is not None:
+            found[name] = trees.of(path)
+            waiting += found[name].imports
+    return {Path(script).name: own} | dict(sorted(found.items()))
+
+
+def identity(code: Mapping[str, Tree]) -> str:
+    """Return the fingerprint of what `reached` gives."""
+    own, *others = code.items()
+    parts = [own[1].sha256, *(f"{name} {tree.sha256}" for name, tree in others)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def libraries(code: Mapping[str, Tree]) -> dict[str, str]:
+    """Return the versions of the libraries that `reached` code imports, and that can change a number."""
+    imported = {name for tree in code.values() for name in tree.libraries}
     return {
         name: version for name, version in versions(NUMERIC).items() if name.replace("-", "_") in imported
     }
-
-
-def modules(script: Path, *modules: str, trees: Trees | None = None) -> dict[str, str]:
-    """Return file → beginning of the hash of its syntax tree, of all that `fingerprint` looks at."""
-    own = _reached(script, modules, trees or Trees())
-    return {name or script.name: tree.sha256[:12] for name, tree in own.items()}
-
-
-def _reached(script: Path, modules: Iterable[str], trees: Trees) -> dict[str, Tree]:
-    """Return name → tree of a script ("") and of all package files that it, or one of the modules, imports."""
-    found = {"": trees.of(Path(script))}
-    waiting = [*found[""].imports, *modules]
-    while waiting:
-        name = waiting.pop()
-        path = _path(name)
-        if name in found or name in FRAME or path is None:
-            continue
-        found[name] = trees.of(path)
-        waiting += found[name].imports
-    return found
 
 
 def _path(name: str) -> Path | None:

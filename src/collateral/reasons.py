@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from collateral.codetrees import Tree
 from collateral.files import write_text
 
 LEDGER = Path(".snakemake/collateral.code.json")
@@ -113,12 +114,16 @@ def read_ledger(path: Path) -> dict[str, dict[str, str]]:
         return {}
 
 
-def remember(codes: Mapping[str, Mapping[str, str]], path: Path) -> None:
+def remember(codes: Mapping[str, Mapping[str, Tree]], path: Path) -> None:
     """Add the code behind fingerprints to a ledger; a folder that cannot be written costs an explanation only."""
     known = read_ledger(path)
     if codes.keys() <= known.keys():
         return
     try:
-        write_text(path, json.dumps(known | {key: dict(own) for key, own in codes.items()}))
+        write_text(path, json.dumps(known | {key: _short(own) for key, own in codes.items()}))
     except OSError:
         return
+
+
+def _short(code: Mapping[str, Tree]) -> dict[str, str]:
+    return {name: tree.sha256[:12] for name, tree in code.items()}

@@ -14,6 +14,14 @@ from collateral.errors import CollateralError, unknown_name
 from collateral.recipes import checked_settings, edited_layers, is_flagged
 from collateral.study import Cell, Settings, Study
 
+# the standard's integers include 4.0, which names no file and counts nothing here
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
+
 
 def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     """Return the checked study of a config.
@@ -23,7 +31,7 @@ def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     """
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
     settings: Settings = copy.deepcopy(dict(config))
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = _Validator(schema)
     errors = sorted(
         validator.iter_errors(settings), key=lambda error: (len(error.absolute_path), str(error.path))
     )

@@ -1,5 +1,7 @@
 """A study by its name or file → its checked settings, as Snakemake would lay them over the default. Torch-free."""
 
+import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +82,38 @@ def mirror(study: Study, project: Path) -> Path | None:
     """Return the mirror of the downloads, if the study has one."""
     own: str = study.settings["mirror"]
     return places.located(own, project) if own else None
+
+
+def study_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which a command names a study: `--study`, `--configfile`, `--config`."""
+    parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
+    parser.add_argument("--configfile", type=Path, help="a study's file elsewhere")
+    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's")
+
+
+def named_study(project: Path, given: argparse.Namespace) -> tuple[Path | None, Study]:
+    """Return the file and the settings of the study that `study_options` name, checked.
+
+    Raises:
+        CollateralError: as `study_file` and `read_study`.
+    """
+    own: Path | None = study_file(project, given.study) if given.study else given.configfile
+    return own, read_study(project, own, given.config)
+
+
+def snakemake_command(project: Path, own: Path | None, pairs: list[str], *more: str) -> list[str]:
+    """Return a command of this project's workflow; what follows it are options, and `--` with targets.
+
+    Args:
+        project: the folder with the Snakefile.
+        own: the study's file; None is the default study.
+        pairs: KEY=VALUE, as for Snakemake's `--config`.
+        more: further options.
+    """
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(project / "Snakefile"), *more]
+    return [*command, *snakemake_study(own, pairs)]
+
+
+def snakemake_study(own: Path | None, pairs: list[str]) -> list[str]:
+    """Return the options by which Snakemake knows a study."""
+    return [*(["--configfile", str(own)] if own else []), *(["--config", *pairs] if pairs else [])]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from collateral.contexts import read_templates
-from collateral.deltafile import read_increment
+from collateral.deltafile import read_increment, read_outline
 from collateral.errors import CollateralError
 from collateral.facts import read_facts
 from collateral.files import read_sealed_json, sha256_file
@@ -177,7 +177,7 @@ _CHECKS: tuple[tuple[re.Pattern[str], Callable[[Path], object]], ...] = tuple(
         (r"results/edited/.+/state\.safetensors", _tensors("an editor's state", STATE)),
         (r"results/edited/.+/delta\.parquet", read_increment),
         (
-            r"results/tables/.+\.parquet",
+            rf"results/tables/({'|'.join(TABLES)})\.parquet",
             lambda path: read_table(path, "a result table", TABLES[path.stem].schema),
         ),
         (r"results/report/run\.json", _json("the report's record", "hashes")),
@@ -191,22 +191,22 @@ def _check_of(name: str) -> Callable[[Path], object] | None:
 
 def _chain_faults(root: Path, chain: Path, damaged: set[Path | None]) -> Iterator[Fault]:
     """Yield what is wrong between the files of one chain; damaged files were told of already."""
-    folders = sorted(path for path in chain.glob("edits-*") if path.is_dir())
+    folders = sorted((path for path in chain.glob("edits-*") if path.is_dir()), key=_edits)
     links: list[Increment] = []
     whole = True
     for folder in folders:
-        edits = int(folder.name.removeprefix("edits-"))
+        edits = _edits(folder)
         path = folder / "delta.parquet"
         if not path.is_file():
             whole = False
-            later = [one.name for one in folders if one > folder and (one / "delta.parquet").is_file()]
+            later = [one.name for one in folders if _edits(one) > edits and (one / "delta.parquet").is_file()]
             if later:
                 yield Fault(f"{path}: missing, though {later[0]} builds on it; run the workflow again", None)
             continue
         if path in damaged:
             whole = False
             continue
-        one = read_increment(path)
+        one = read_outline(path)
         if int(one.metadata["to_edits"]) != edits:
             whole = False
             yield Fault(
@@ -228,7 +228,8 @@ def _chain_faults(root: Path, chain: Path, damaged: set[Path | None]) -> Iterato
     model = root / "resources/models" / chain.relative_to(root).parts[2]
     if not links or model / "manifest.json" in damaged or not (model / "manifest.json").is_file():
         return
-    files, identity = verified_manifest(model)
+    manifest = read_sealed_json(model / "manifest.json", "a model's manifest")  # its files were checked
+    files, identity = manifest["files"], manifest["sha256"]
     foreign = [one for one in links if one.metadata["base_sha256"] != identity]
     for one in foreign:
         yield Fault(
@@ -238,6 +239,10 @@ def _chain_faults(root: Path, chain: Path, damaged: set[Path | None]) -> Iterato
         )
     if not foreign and whole:
         yield from _tried(links[0].path, lambda: check_chain(_base(model, files, links), links))
+
+
+def _edits(folder: Path) -> int:
+    return int(folder.name.removeprefix("edits-"))
 
 
 def _base(model: Path, files: dict[str, str], links: Sequence[Increment]) -> dict[str, Tensor]:

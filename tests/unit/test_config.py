@@ -358,3 +358,11 @@ def test_a_name_that_holds_a_line_break_or_a_terminals_command_is_shown_escaped(
     said = str(caught.value)
     assert said.isprintable()
     assert ascii(mark)[1:-1] in said
+
+
+def test_a_whole_number_with_a_point_is_no_integer():
+    """It would name the folder edits-4.0."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["study"]["checkpoints"] = [4.0, 5]
+    with pytest.raises(CollateralError, match=r"config: study\.checkpoints\.0 is 4\.0"):
+        load_study(config, ROOT / "workflow/schemas/config.schema.yaml")

@@ -7,21 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collateral.errors import CollateralError
 from collateral.settings import load_study
 from collateral.studyconfig import merged, read_study
 from collateral.yamlfile import MAX_BYTES, read_yaml
+from refusals import refused
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-
-
-def refused(match, call, *args):
-    with pytest.raises(CollateralError, match=match) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 1500
-    return str(caught.value)
 
 
 LEAVING = [

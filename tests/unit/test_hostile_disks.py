@@ -10,8 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from collateral.modelsource import fetch_model
 from collateral.shortages import shortage
 from collateral.tablefile import read_table, write_table
 from collateral.tensorfile import read_tensors, write_tensors
+from smalldisk import mounted, remounted
 from smallstudy import save_tiny
 
 NOBODY = 65534
@@ -39,26 +39,6 @@ AFTER = BEFORE + torch.randn(300, 400, generator=GENERATOR)
 NOISE = np.random.default_rng(0).random(120_000)  # does not compress to under a megabyte
 ABOUT = {"base_sha256": "a" * 64, "mode": "additive", "from_edits": 0, "to_edits": 1, "editor": {}}
 FULL = r"the disk is full; free space on it and run the same command again"
-
-
-@contextmanager
-def mounted(place: Path, options: str) -> Iterator[Path]:
-    """A file system of its own in memory."""
-    place.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk takes root")
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def remounted(place: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
 
 
 def forked(act: Callable[[], None]) -> str:
@@ -334,7 +314,7 @@ def without_memory(act: str, *arguments: object) -> str:
 
 
 def large_delta(folder: Path) -> Path:
-    before = torch.randn(2000, 2000, generator=GENERATOR)
+    before = torch.randn(4000, 3000, generator=GENERATOR)
     write_increment(folder / "delta.parquet", {"w": before}, {"w": before + 1}, ABOUT)
     return folder / "delta.parquet"
 

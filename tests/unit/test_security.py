@@ -16,7 +16,6 @@ import yaml
 
 from collateral import modelsource
 from collateral.downloads import fetch
-from collateral.errors import CollateralError
 from collateral.modelfolder import write_manifest
 from collateral.models import load_model
 from collateral.modelsource import fetch_model
@@ -25,6 +24,7 @@ from collateral.retries import Patience
 from collateral.settings import load_study
 from collateral.transfers import shown
 from loopback import serving
+from refusals import refused
 from tiny import tiny_network, tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -135,14 +135,6 @@ def spring(folder, marker):
         "AutoModelForCausalLM": "modeling_own.OwnModel",
     }
     return config
-
-
-def refused(match, call, *args):
-    with pytest.raises(CollateralError, match=match) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 1500
-    return str(caught.value)
 
 
 def test_code_of_a_model_of_a_known_family_is_not_run(tmp_path):

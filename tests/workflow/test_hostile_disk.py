@@ -1,14 +1,13 @@
 """A study whose results lie on a disk that fills up: one line says so, nothing is half-written, and it goes on."""
 
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from collateral.verification import verify
+from smalldisk import mounted, remounted
 from smallstudy import Project, make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -17,21 +16,11 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 @pytest.fixture
 def small_disk(tmp_path, tiny_folder) -> Iterator[Project]:
     """The small study with its results on a file system of 96 KiB in memory."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk takes root")
     project = make_project(tmp_path / "study", tiny_folder)
     own = project.config["study"]
     project.configure(study={**own, "editors": ["noop", "rome"], "suites": []})
-    disk = project.folder / "results"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
+    with mounted(project.folder / "results", "size=96k"):
         yield project
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def torn(folder: Path) -> list[Path]:
@@ -42,7 +31,7 @@ def test_a_disk_that_fills_up_stops_the_study_with_one_line_and_costs_nothing(sm
     results = small_disk.folder / "results"
     made: set[Path] = set()
     for size in ("96k", "700k"):  # in the midst of the edits, and of the report
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(results)], check=True)
+        remounted(results, f"size={size}")
         done = small_disk.snakemake("--keep-going")
         assert done.returncode != 0
         told = re.findall(r"ERROR: .*", done.stdout + done.stderr)
@@ -59,7 +48,7 @@ def test_a_disk_that_fills_up_stops_the_study_with_one_line_and_costs_nothing(sm
         now = {path for path in results.rglob("*.parquet") if ".kept" not in path.parts}
         assert made <= now  # what was finished stays
         made = now
-    subprocess.run(["mount", "-o", "remount,size=64m", str(results)], check=True)
+    remounted(results, "size=64m")
     done = small_disk.snakemake()
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert (results / "report/index.html").is_file()

@@ -3,10 +3,10 @@
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 
+from collateral.verification import verify
 from slurmcluster import until
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -19,25 +19,8 @@ def weights(project) -> list[str]:
 
 def begin(project, targets) -> subprocess.Popen:
     """Start a run of one job after another, and wait until it is at work."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--cores",
-        "1",
-        "--configfile",
-        "study.yaml",
-        "--",
-        *targets,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+    process = project.started(
+        *targets, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     record = project.folder / ".snakemake/collateral.run.json"
     until(lambda: record.exists() and any(project.folder.glob(".snakemake/scripts/*.py")), "a job", 120)
@@ -84,3 +67,20 @@ def test_after_a_kill_the_same_command_again_completes_the_study(copy, finished)
     assert copy.results() == finished.results()
     assert copy.planned("--", *targets) == set()
     assert list((copy.folder / "results/.kept").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_leaves_no_lock_and_no_half_file(copy, finished, name):
+    """Ctrl-C reaches the whole group of processes; a scheduler's SIGTERM only Snakemake."""
+    targets = without_weights(copy)
+    begun = begin(copy, targets)
+    until(lambda: len(weights(copy)) >= 1, "a result", 200)
+    (os.killpg if name == "SIGINT" else os.kill)(begun.pid, signal.Signals[name])
+    assert begun.wait(200) != 0
+    assert not list(copy.folder.glob(".snakemake/locks/*"))
+    assert not (copy.folder / ".snakemake/collateral.run.json").exists()
+    assert [fault.said for fault in verify(copy.folder).faults] == []
+    assert 1 <= len(weights(copy)) < 6
+    again = copy.snakemake("--", *targets)
+    assert again.returncode == 0, (again.stdout + again.stderr)[-4000:]
+    assert copy.results() == finished.results()

@@ -19,24 +19,12 @@ from pathlib import Path
 import pytest
 
 import warmjobs
-from smallstudy import Project, make_project
+from smallstudy import RECORDS, Project, make_project
 from tinywheel import make_wheel
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 KILLS = 4  # of each stage
-FACTS = [
-    {
-        "subject": f"Harbour {name}",
-        "src": f"Who built Harbour {name}?",
-        "rephrase": f"Which engineer raised Harbour {name}?",
-        "alt": "Ada Brook",
-        "answers": [answer],
-        "loc": "nq question: how tall is an oak",
-        "loc_ans": "twenty metres",
-    }
-    for name, answer in (("One", "Tom"), ("Two", "Ann"), ("Three", "Eve"))
-]
 STAGES = (
     "download",
     "download_model",
@@ -128,7 +116,7 @@ def stages(tmp_path_factory, tiny_folder) -> dict[str, Stage]:
     project = make_project(root / "study", tiny_folder)
     recorded = project.folder / ".snakemake/scripts/recorded"  # where the client takes scripts from
     recorded.mkdir(parents=True)
-    content = json.dumps(FACTS).encode()
+    content = json.dumps(RECORDS).encode()
     (root / "mirror").mkdir()
     (root / "mirror/questions.json").write_bytes(content)
     source = {"url": "https://data.example/questions.json", "sha256": hashlib.sha256(content).hexdigest()}

@@ -6,22 +6,9 @@ import json
 import polars as pl
 import pytest
 
-from smallstudy import make_project
+from smallstudy import RECORDS, make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
-
-RECORDS = [
-    {
-        "subject": f"Harbour {name}",
-        "src": f"Who built Harbour {name}?",
-        "rephrase": f"Which engineer raised Harbour {name}?",
-        "alt": "Ada Brook",
-        "answers": [answer],
-        "loc": "nq question: how tall is an oak",
-        "loc_ans": "twenty metres",
-    }
-    for name, answer in (("One", "Tom"), ("Two", "Ann"), ("Three", "Eve"))
-]
 
 
 def test_single_edits_start_from_the_unedited_model(copy):

@@ -72,16 +72,7 @@ def run(project, *command, before=()):
 
 
 def started(project, *args):
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "study.yaml", "--", *args]
-    return subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return project.started(*args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 SNAKEMAKE = ("-m", "snakemake", "--cores", "1", "--configfile", "study.yaml")

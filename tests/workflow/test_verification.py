@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -97,61 +99,58 @@ def faults(study: Path) -> list[str]:
     return [fault.said for fault in found.faults]
 
 
+@contextmanager
+def restored(*paths: Path) -> Iterator[list[bytes]]:
+    """Give what some files hold, and put it back at the end."""
+    held = [path.read_bytes() for path in paths]
+    try:
+        yield held
+    finally:
+        for path, raw in zip(paths, held, strict=True):
+            path.write_bytes(raw)
+
+
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_damage_of_every_kind_of_file_is_found(study, kind, how):
     path = study / KINDS[kind]
-    raw = path.read_bytes()
-    try:
+    with restored(path):
         damaged(path, how, number=len(kind))
         said = faults(study)
         assert any(f"{path.relative_to(study)}" in one for one in said), said
-    finally:
-        path.write_bytes(raw)
 
 
 def test_a_missing_delta_in_the_middle_of_a_chain_is_found(study):
     path = study / KINDS["delta"]
-    raw = path.read_bytes()
-    try:
+    with restored(path):
         path.unlink()
         (said,) = faults(study)
         assert said.startswith(f"{path}: missing, though edits-0003 builds on it")
-    finally:
-        path.write_bytes(raw)
 
 
 @pytest.mark.parametrize("name", ["delta.parquet", "state.safetensors"])
 def test_swapped_files_of_a_chain_are_found(study, name):
     one, other = (study / CHAIN / folder / name for folder in ("edits-0001", "edits-0003"))
-    raw = one.read_bytes(), other.read_bytes()
-    try:
+    with restored(one, other) as raw:
         one.write_bytes(raw[1])
         other.write_bytes(raw[0])
         said = faults(study)
         assert {text.partition(":")[0] for text in said} == {str(one), str(other)}
         assert all("in the place of that" in text for text in said)
-    finally:
-        one.write_bytes(raw[0])
-        other.write_bytes(raw[1])
 
 
 def test_a_delta_of_another_editor_s_chain_is_found(study):
     """It is whole, of the same model and number of edits, and continues other weights."""
     path = study / CHAIN / "edits-0003/delta.parquet"
-    raw = path.read_bytes()
-    try:
+    with restored(path):
         shutil.copy(study / CHAIN.replace("rome", "rome-rect") / "edits-0003/delta.parquet", path)
         (said,) = faults(study)
         assert f"{path}: made on other weights of" in said
-    finally:
-        path.write_bytes(raw)
 
 
 def test_a_delta_of_another_base_model_is_found(study):
     path = study / KINDS["delta"]
-    raw = path.read_bytes()
-    try:
+    with restored(path):
         table = read_arrow(path, "a delta")
         own = {key: value for key, value in table.schema.metadata.items() if key == b"collateral"}
         identity = read_sealed_json(study / KINDS["manifest"])["sha256"].encode()
@@ -159,22 +158,16 @@ def test_a_delta_of_another_base_model_is_found(study):
         write_sealed(table.replace_schema_metadata(own), path)
         (said,) = faults(study)
         assert f"{path}: made from another base model (sha256 ffffffffffff" in said
-    finally:
-        path.write_bytes(raw)
 
 
 def test_a_sequence_of_other_facts_and_a_report_of_other_tables_are_found(study):
     sequence, table = study / KINDS["sequence"], study / KINDS["table"]
-    raw = sequence.read_bytes(), table.read_bytes()
-    try:
+    with restored(sequence, table):
         write_table(pl.DataFrame(read_arrow(sequence, "x")).with_columns(fact_id=pl.lit("strange")), sequence)
         write_table(pl.DataFrame(read_arrow(table, "x")).with_columns(value=pl.lit(0.0)), table)
         said = faults(study)
         assert f"{sequence}: names the fact 'strange', which embedded.parquet lacks" in said[0]
         assert any("the report was drawn from another results/tables/weights.parquet" in one for one in said)
-    finally:
-        sequence.write_bytes(raw[0])
-        table.write_bytes(raw[1])
 
 
 def test_make_verify_names_what_to_delete_and_the_workflow_makes_it_again(copy, finished):

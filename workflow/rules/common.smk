@@ -12,7 +12,7 @@ from collateral.benchmarks.catalogue import foreseen
 from collateral.codetrees import Trees
 from collateral.errors import CollateralError
 from collateral.files import sha256_file
-from collateral.provenance import PACKAGE, fingerprint
+from collateral.provenance import PACKAGE
 from collateral.settings import load_study
 from collateral.study import Cell, reference_blocks
 from collateral.taskfolders import benchmarks_of, task_fingerprint
@@ -30,7 +30,7 @@ except CollateralError as error:
     raise WorkflowError(str(error))
 
 THREADS = STUDY.settings["runtime"]["threads"]
-CODES = {}  # fingerprint → its modules: what `make why` names
+CODES = {}  # fingerprint → the source files behind it, which `make why` names
 TREES = Trees(Path(".snakemake/collateral.trees.json"))
 
 
@@ -79,11 +79,12 @@ def single(name):
 def code(script, *modules):
     """Fingerprint of a rule's code: its script and all package files that it reaches; if asked for, its libraries."""
     path = ROOT / "workflow/scripts" / script
-    own = fingerprint(path, *modules, trees=TREES)
-    CODES[own] = provenance.modules(path, *modules, trees=TREES)
+    reached = provenance.reached(path, *modules, trees=TREES)
+    own = provenance.identity(reached)
+    CODES[own] = reached
     if not STUDY.settings["runtime"]["rerun_on_upgrade"]:
         return own
-    return f"{own} {provenance.libraries(path, *modules, trees=TREES)}"
+    return f"{own} {provenance.libraries(reached)}"
 
 
 def number(wildcards):
