@@ -131,8 +131,11 @@ def agreement(form: Form, model: LanguageModel, asked: Sequence[Instance], their
 # An evaluation job on one item: seconds until imports, model and result are there. The baseline asks lm-eval
 # as its own command line does.
 JOB = """
-import sys, time
+import gc, sys, time
 begun = time.perf_counter()
+if sys.argv[2] == "ours":
+    snakemake = None  # as in a job's own script
+    import collateral.joblog
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
@@ -143,6 +146,8 @@ import transformers.models.llama.modeling_llama
 from collateral import abilities, scoring
 from collateral.models import load_model
 from collateral.taskfolders import load_tasks
+gc.freeze()
+gc.enable()
 imported = time.perf_counter()
 model = load_model(Path(sys.argv[1]))
 loaded = time.perf_counter()

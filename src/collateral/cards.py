@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from collateral.errors import CollateralError
 from collateral.joblog import NOTE
+from collateral.errors import CollateralError
 
 log = logging.getLogger(__name__)
 

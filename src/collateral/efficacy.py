@@ -18,9 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
 
+from collateral.joblog import NOTE
 from collateral.errors import CollateralError
 from collateral.facts import Fact
-from collateral.joblog import NOTE
 from collateral.models import LanguageModel
 from collateral.resume import log_probabilities
 from collateral.tablefile import read_table, write_table

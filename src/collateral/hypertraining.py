@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from collateral.joblog import NOTE
 from collateral.errors import CollateralError
 from collateral.facts import Fact, read_facts
 from collateral.gradients import Gradient, Passage, edited, gradients, joined
 from collateral.hypernetwork import Hypernetwork, write_hypernetwork
-from collateral.joblog import NOTE
 from collateral.methods.mend import Mend
 from collateral.models import LanguageModel, load_model
 from collateral.recipes import load_method

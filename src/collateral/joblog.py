@@ -1,5 +1,6 @@
 """The frame of every job: where it logs, how it fails, how many threads and which GPU it may use."""
 
+import gc
 import logging
 import os
 import sys
@@ -17,6 +18,10 @@ COMMAND = "COLLATERAL_COMMAND"  # environment variable: what starts the workflow
 BEGUN, DONE = "begun", "done"  # how the log of a job with a claim begins and ends
 NOTE = 25  # between INFO and WARNING: worth a line on the terminal
 logging.addLevelName(NOTE, "NOTE")
+
+if hasattr(sys.modules["__main__"], "snakemake"):
+    # A job's script imports this first: what it then imports is a third faster without searches for garbage.
+    gc.disable()
 
 
 @contextmanager
@@ -41,6 +46,8 @@ def job(
     own = logging.getLogger("collateral")
     own.setLevel(logging.INFO)
     own.propagate = False
+    gc.freeze()  # what is imported stays
+    gc.enable()
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(runtime["threads"] if runtime else 1)

@@ -6,6 +6,7 @@ each blind to the others by its attention mask and with positions that begin whe
 that predict an option's token are projected.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,15 @@ class Row:
     def tokens(self) -> int:
         """Return how many tokens the row has; the last of each continuation is only predicted."""
         return len(self.context) + sum(len(one) - 1 for one in self.continuations)
+
+    def apart(self) -> list["Row"]:
+        """Return a row for each continuation."""
+        pairs = zip(self.continuations, self.requests, strict=True)
+        return [Row(self.context, (tokens,), (number,)) for tokens, number in pairs]
+
+    def longest(self) -> int:
+        """Return how many tokens the context has with its longest continuation."""
+        return len(self.context) + max(len(one) - 1 for one in self.continuations)
 
 
 def rows_of(requests: Sequence[Request], most: int) -> list[Row]:
@@ -150,6 +160,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             pretrained=model.network, tokenizer=model.tokenizer, batch_size=batch_size, dtype=None
         )
         self._own = model
+        self._window: int = getattr(model.network.config, "sliding_window", None) or 0
         self.broken: set[str] = set()  # prompts whose generation met logits that are not numbers
 
     def _loglikelihood_tokens(
@@ -157,15 +168,29 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """Return (log-likelihood of the continuation in nats, whether greedy decoding gives it) per request."""
         rows, size = rows_of(requests, self.max_length), override_bs or self.batch_size
+        if self._window and max((row.longest() for row in rows), default=0) > self._window:
+            # the mask of a shared row does not end where a sliding window does
+            return list(super()._loglikelihood_tokens(requests, disable_tqdm, override_bs))
         found: dict[int, tuple[float, bool]] = {}
         with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=disable_tqdm) as bar:
             for start in range(0, len(rows), size):
-                for number, score in self._scored(rows[start : start + size]):
+                for number, score in self._each(rows[start : start + size]).items():
                     found[number] = score
                     if requests[number][0] is not None:  # those without a key are parts of a rolling request
                         self.cache_hook.add_partial("loglikelihood", requests[number][0], score)
                     bar.update(1)
         return [found[number] for number in range(len(requests))]
+
+    def _each(self, rows: Sequence[Row]) -> dict[int, tuple[float, bool]]:
+        """Return the score of each request of some rows.
+
+        A value that is not a number counts for its neighbours, too, however they are masked: those are asked again.
+        """
+        found = dict(self._scored(rows))
+        for row in rows:
+            if len(row.requests) > 1 and any(math.isnan(found[number][0]) for number in row.requests):
+                found |= dict(self._scored(row.apart()))
+        return found
 
     @torch.no_grad()
     def _scored(self, rows: Sequence[Row]) -> Iterator[tuple[int, tuple[float, bool]]]:

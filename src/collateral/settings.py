@@ -13,6 +13,7 @@ import yaml
 from collateral.errors import CollateralError, unknown_name
 from collateral.recipes import checked_settings, edited_layers, is_flagged
 from collateral.study import Cell, Settings, Study
+from collateral.yamlfile import read_yaml
 
 # the standard's integers include 4.0, which names no file and counts nothing here
 _Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
@@ -29,7 +30,7 @@ def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     Raises:
         CollateralError: one line that names the key, its value and what is allowed.
     """
-    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
+    schema = read_yaml(Path(schema_path), "a schema")
     settings: Settings = copy.deepcopy(dict(config))
     validator = _Validator(schema)
     errors = sorted(

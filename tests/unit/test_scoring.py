@@ -6,6 +6,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from collateral.scoring import SHARED, Row, SharedContextLM, packed, rows_of
+from tiny import tiny_model
 
 ONE, TWO = "Avalon lies beyond the western sea. Its king", "Merlin"
 QUESTIONS = [
@@ -109,3 +110,18 @@ def test_answers_come_in_the_order_of_the_requests(model):
     forward = lm.loglikelihood(asked, disable_tqdm=True)
     backward = lm.loglikelihood(asked[::-1], disable_tqdm=True)
     assert_same(forward, backward[::-1])
+
+
+def test_a_sliding_window_that_ends_within_a_text_counts():
+    """Mistral's attention sees its last tokens only: a shared row's mask would show it all of them."""
+    model = tiny_model("mistral")
+    asked = instances("loglikelihood", [(f"{ONE} {TWO} {ONE}", " sleeps"), (f"{ONE} {TWO} {ONE}", " waits")])
+    whole = SharedContextLM(model, 2).loglikelihood(asked, disable_tqdm=True)
+    model.network.config.sliding_window = 8
+    mine = SharedContextLM(model, 2).loglikelihood(asked, disable_tqdm=True)
+    assert_same(mine, plain(model, 2).loglikelihood(asked, disable_tqdm=True))
+    assert abs(mine[0][0] - whole[0][0]) > 1e-3
+    until = {"until": [], "max_gen_toks": 12, "do_sample": False}
+    texts = instances("generate_until", [(f"{ONE} {TWO} {ONE}", until), (TWO, until)])
+    mine = SharedContextLM(model, 2).generate_until(texts, disable_tqdm=True)
+    assert mine == plain(model, 2).generate_until(texts, disable_tqdm=True)

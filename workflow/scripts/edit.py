@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.chain import edit_link, link_files
 from collateral.joblog import job
+from collateral.chain import edit_link, link_files
 from collateral.kept import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.chain import link_files
 from collateral.joblog import job
+from collateral.chain import link_files
 from collateral.kept import claim
 from collateral.singles import edit_singly
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from collateral.joblog import job
 from collateral.abilities import evaluate, write_not_evaluated, write_result
 from collateral.checkpoints import at_checkpoint
 from collateral.files import read_sealed_json
-from collateral.joblog import job
 from collateral.kept import claim
 from collateral.models import load_model
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.gathering import gathered, write_tables
 from collateral.joblog import job
+from collateral.gathering import gathered, write_tables
 from collateral.taskfolders import suite_metadata
 
 with job(snakemake.log[0]):

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from collateral.joblog import job
 from collateral.derived import derived
 from collateral.gathering import write_tables
 from collateral.inference import Terms
-from collateral.joblog import job
 from collateral.sequences import read_table
 
 with job(snakemake.log[0]):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.facts import first_records, write_facts
 from collateral.joblog import job
+from collateral.facts import first_records, write_facts
 from collateral.questions import in_form
 from collateral.sharing import facts_source, made_from
 from collateral.sources.formats import load_facts

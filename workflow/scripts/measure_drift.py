@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.drift import measure_drift
 from collateral.joblog import job
+from collateral.drift import measure_drift
 from collateral.kept import claim
 from collateral.models import load_model
 from collateral.texts import documents

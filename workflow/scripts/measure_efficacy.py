@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from collateral.joblog import job
 from collateral.checkpoints import at_checkpoint
 from collateral.efficacy import measure_facts, read_reference, write_rows
 from collateral.facts import read_facts
-from collateral.joblog import job
 from collateral.kept import claim
 from collateral.models import load_model
 from collateral.sequences import chosen_facts

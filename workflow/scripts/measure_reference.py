@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from collateral.joblog import job
 from collateral.efficacy import measure_facts, write_rows
 from collateral.facts import read_facts
-from collateral.joblog import job
 from collateral.kept import claim
 from collateral.models import load_model
 from collateral.sequences import chosen_facts, facts_between

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from collateral.benchmarks.forms import convert
 from collateral.joblog import job
+from collateral.benchmarks.forms import convert
 from collateral.sharing import made_from
 
 with job(snakemake.log[0]):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from collateral.joblog import job
 from collateral.efficacy import known_facts, write_known
 from collateral.facts import read_facts
-from collateral.joblog import job
 from collateral.models import load_model
 
 with job(snakemake.log[0], snakemake.params.runtime):

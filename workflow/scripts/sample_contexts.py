@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.contexts import checked_templates, sample_templates, write_templates
 from collateral.joblog import job
+from collateral.contexts import checked_templates, sample_templates, write_templates
 from collateral.models import load_model
 
 with job(snakemake.log[0], snakemake.params.runtime):

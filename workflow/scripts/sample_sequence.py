@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.facts import read_facts
 from collateral.joblog import job
+from collateral.facts import read_facts
 from collateral.sequences import permutation, write_sequence
 
 with job(snakemake.log[0]):

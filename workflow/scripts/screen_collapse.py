@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from collateral.joblog import job
 from collateral import collapse, tables
 from collateral.files import read_sealed_json, write_json
-from collateral.joblog import job
 from collateral.taskfolders import suite_metadata
 
 with job(snakemake.log[0]):

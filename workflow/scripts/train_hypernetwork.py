@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.hypertraining import train_hypernetwork
 from collateral.joblog import job
+from collateral.hypertraining import train_hypernetwork
 from collateral.kept import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)

@@ -9,11 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import sha256_file
 from collateral.mirrors import files_named
+from collateral.yamlfile import read_yaml
 
 FOLDER = Path(__file__).parent
 
@@ -170,7 +169,7 @@ def _in_mirror(raw: RawFile, mirror: Path) -> bool:
 
 @cache
 def _raw(name: str) -> dict[str, dict[str, Any]]:
-    return dict(yaml.safe_load((FOLDER / name).read_text(encoding="utf-8")))
+    return dict(read_yaml(FOLDER / name, "benchmarks"))
 
 
 def _read(name: str) -> dict[str, dict[str, Any]]:
