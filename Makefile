@@ -15,6 +15,7 @@ OFFLINE   := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$(if $(STUDY),0,1)}
 SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(GPUS),--resources gpu=$(GPUS)) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(CONFIG),--config $(CONFIG))
 NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
+BENCHES   := evaluating editing deltas weighing moments solving planning memory growth
 AXE       := 4.14.1
 CODE      := src tests bench workflow/scripts workflow/plan.py workflow/check_config.py workflow/stage.py workflow/report_now.py workflow/compare.py workflow/verify.py workflow/why.py
 RULES     := Snakefile workflow/rules
@@ -22,7 +23,7 @@ RULES     := Snakefile workflow/rules
 DEBIAN    := slurm-wlm:slurmctld munge:munged iproute2:ip util-linux:unshare chromium:chromium nodejs:node npm:npm
 
 .DEFAULT_GOAL := help
-.PHONY: help system-deps run stage plan test check fix bench bench-edit bench-evaluate report why verify compare clean
+.PHONY: help system-deps run stage plan test check fix bench $(addprefix bench-,$(BENCHES)) report why verify compare clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,13 +67,10 @@ fix: $(VENV)/.dev   ## format, and mend what can be mended by machine
 	@$(BIN)/python tests/unit/test_readme.py --fix
 	@$(BIN)/python tests/unit/test_docs.py
 
-bench: bench-edit bench-evaluate ## all benchmarks
+bench: $(addprefix bench-,$(BENCHES)) ## all benchmarks, one after another (hours; on a machine that does nothing else)
 
-bench-evaluate: $(VENV)/.dev ## time the evaluation against lm-eval's own model class (about 8 minutes)
-	@$(BIN)/python bench/evaluating.py
-
-bench-edit: $(VENV)/.dev ## time the editors against plain baselines, and show what each method does (about 35 minutes)
-	@$(BIN)/python bench/editing.py
+$(addprefix bench-,$(BENCHES)): bench-%: $(VENV)/.dev
+	@$(BIN)/python bench/$*.py
 
 why: $(VENV)/.run   ## why a file would be made anew, in words: make why TARGET=results/tables/weights.parquet
 	@$(BIN)/python workflow/why.py $(NAMED) -- $(TARGET)
