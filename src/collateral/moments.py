@@ -1,6 +1,7 @@
 """Streaming second moments of the keys, C = E[k kᵀ], one file a layer."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ class Moment:
     tokens: int
     _null: dict[float, Tensor] = field(default_factory=dict, repr=False, compare=False)
     _cholesky: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _roots: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def ridged(self, ridge: float, device: torch.device | str = "cpu") -> Float[Tensor, "d_in d_in"]:
         """Return C + ridge · mean(diag C) · I on a device."""
@@ -81,6 +83,8 @@ class Moment:
     ) -> Float[Tensor, "d_in d_in"]:
         """Return Q = L⁻ᵀ/√λ, with L Lᵀ = C + ridge · mean(diag C) · I, so that Q Qᵀ is the inverse of λ times it.
 
+        L⁻ᵀ is kept, for edits that each begin anew.
+
         Args:
             weight: λ.
             ridge: added to C, see `ridged`.
@@ -89,10 +93,12 @@ class Moment:
         Raises:
             CollateralError: the matrix is not positive definite.
         """
-        factor = self._factor(ridge, device)
-        eye = torch.eye(len(factor), dtype=factor.dtype, device=device)
-        root: Tensor = torch.linalg.solve_triangular(factor, eye, upper=False).T / weight**0.5
-        return root
+        known = (ridge, str(device))
+        if known not in self._roots:
+            factor = self._factor(ridge, device)
+            eye = torch.eye(len(factor), dtype=factor.dtype, device=device)
+            self._roots[known] = torch.linalg.solve_triangular(factor, eye, upper=False).T
+        return self._roots[known] / math.sqrt(weight)
 
     def damped_inverse(
         self, keys: Float[Tensor, "d_in facts"], weight: float, ridge: float = 0.0
