@@ -9,10 +9,10 @@ the root, as in square-root filters: Potter 1963; Andrews 1968, AIAA Journal 6(6
     A'⁻¹ K = Q Y diag(σ/(1 + σ²)) Zᵀ,                                                        the gain
 
 which is O(d_in² · facts), with no factorisation of A after the first operation. Q rather than A⁻¹ itself is kept
-because its condition is the square root of A's: Q Qᵀ stays positive definite whatever is rounded. Against exact
-solutions it is closer than `torch.linalg.solve` of the summed system, after 1,000 updates as after one, with C of
-condition 1e6 and 1e8, where A⁻¹ loses two to four more digits. What is lost grows with kᵀ A_0⁻¹ k summed over one key's
-repetitions, times 1e-14 at most.
+because its condition is the square root of A's: Q Qᵀ stays positive definite whatever is rounded. With C of condition
+1e6 and 1e8 it is closer to the exact solution than `torch.linalg.solve` of the summed system, after 1,000 operations
+as after one, where A⁻¹ loses two to four more digits. Beyond that, what is lost is at most 1e-14 times kᵀ A_0⁻¹ k,
+summed over the repetitions of a key.
 """
 
 from collections.abc import Callable
