@@ -24,7 +24,8 @@ TOLERANCE = (
     1e-7  # of an update, relative; `torch.linalg.solve` is off by about 1e-16 times the system's condition
 )
 BATCHES = (1, 32)
-MILESTONES = (10, 100, 1000)
+MILESTONES = (1, 10, 100, 1000)
+TURNS = 31
 
 
 @dataclass(frozen=True)
@@ -187,24 +188,25 @@ def compared(given: Given, method: str, batch: int) -> str:
 
 
 def growth(given: Given) -> str:
-    """Return the table of D4S's time an edit as edits add up, with agreement at each milestone."""
+    """Return the table of D4S's time an edit as edits add up: the same pairs on the states of then, in turns."""
     plain, ours = Plain(given, "D4S"), Ours(given, "D4S")
-    lines = ["| edits before | ours, an edit | solve | update differs by |", "|---|---|---|---|"]
-    spans, seconds = [], []
+    states, seconds, far = {}, {}, {}
     for i in range(1, MILESTONES[-1] + 1):
         keys, values = given.keys(1), given.normal(given.shape.d_out, 1)
         plain.add(keys, values)
         taken, mine = timed(ours, keys, values)
-        seconds.append(taken)
         if i in MILESTONES:
-            spans.append(statistics.median(seconds[-9:]))
-            theirs, wanted = timed(lambda keys, _: plain.solved(keys), keys, values)
-            far = apart("D4S", mine, wanted)
-            lines.append(f"| {i - 9} to {i - 1} | {spans[-1]:.1f} ms | {theirs:.0f} ms | {far:.0e} |")
-    lines.append(
-        f"\nlast / first: {spans[-1] / spans[0]:.2f}; the first edit of a chain took {seconds[0]:.0f} ms"
-    )
-    return "\n".join(lines) + "\n"
+            states[i], seconds[i] = dict(ours.state), [taken]
+            far[i] = apart("D4S", mine, plain.solved(keys))
+    for _ in range(TURNS):
+        keys, values = given.keys(1), given.normal(given.shape.d_out, 1)
+        for i in MILESTONES[1:]:  # the first edit begins the root, once a chain
+            seconds[i].append(timed(Ours(given, "D4S", dict(states[i])), keys, values)[0])
+    lines = ["| edit | ours | update differs by |", "|---|---|---|"]
+    medians = {i: statistics.median(seconds[i]) for i in MILESTONES}
+    lines += [f"| {i} | {medians[i]:.1f} ms | {far[i]:.0e} |" for i in MILESTONES]
+    first, last = MILESTONES[1], MILESTONES[-1]
+    return "\n".join(lines) + f"\n\nedit {last} / edit {first}: {medians[last] / medians[first]:.2f}\n"
 
 
 def main() -> None:
