@@ -39,6 +39,7 @@ class _Editor:
     contexts: int
     dtype: str
     device: str
+    begins: bool  # without a state of edits before
 
     @property
     def matrices(self) -> int:
@@ -75,6 +76,7 @@ def _editor(study: Study, job: Job, shape: Shape) -> _Editor:
         contexts=len(own["explicit"]) or 1 + sum(count for _, count in own["lengths"]),
         dtype=study.settings["models"][job.model]["dtype"],
         device=study.settings["models"][job.model]["device"].partition(":")[0],
+        begins=job.start == 0 or job.rule == "edit_singly",
     )
 
 
@@ -142,13 +144,12 @@ def _products(editor: _Editor, regularizer: Settings, moments: int) -> float:
     """Return the dense algebra beside the passes: factors of C, solves, masks, singular values."""
     wide, elements = float(editor.shape.intermediate) ** 3, editor.matrices * editor.shape.matrix
     once, each = moments * wide / 3, 30.0 * elements
-    if "nullspace_threshold" in editor.every:
-        once, each = moments * 10 * wide, each + moments * wide
-    elif is_flagged(editor.method, "replaces"):
-        # ASSUME: an operation adds to its sums and solves with them: three cubes, from the times of the 135M model
-        each += moments * 3 * wide
-    elif editor.every.get("sequential"):
-        each += moments * wide / 3
+    if _keeps_root(editor):
+        once = moments * wide * (10 if "nullspace_threshold" in editor.every else 4 / 3) * editor.begins
+        # ASSUME: one key reads and writes the root six times, in the time of 50 FLOP an element (measured)
+        each += moments * (50 + 6 * editor.batch) * float(editor.shape.intermediate) ** 2
+        if is_flagged(editor.method, "replaces"):
+            each += (30 + 4 * editor.batch) * elements
     squares = 10.0 * editor.shape.hidden * elements  # of a singular value decomposition
     if regularizer["name"] == "pca":
         each += squares
@@ -161,14 +162,20 @@ def _products(editor: _Editor, regularizer: Settings, moments: int) -> float:
     return once + editor.operations * each
 
 
+def _keeps_root(editor: _Editor) -> bool:
+    """Return whether a method's state is a root of its system's inverse, see `roots`: D4S, MEMIT-seq, AlphaEdit."""
+    root = "nullspace_threshold" in editor.every or bool(editor.every.get("sequential"))
+    return root or is_flagged(editor.method, "replaces")
+
+
 def _state(editor: _Editor, regularizer: Settings) -> float:
     """Return the bytes of what an editor carries from one checkpoint to the next."""
     square = 8.0 * editor.shape.intermediate**2
-    own = 0.0
-    if is_flagged(editor.method, "replaces"):  # D4S: two sums in float64
-        own = len(editor.layers) * (square + 8 * editor.shape.matrix)
-    elif editor.every.get("sequential") or "nullspace_threshold" in editor.every:
-        own = len(editor.layers) * square
+    own = (
+        len(editor.layers) * square if _keeps_root(editor) else 0.0
+    )  # of AlphaEdit's, as wide as the null space
+    if is_flagged(editor.method, "replaces"):  # D4S: its update in float64, too
+        own += len(editor.layers) * 8 * editor.shape.matrix
     if regularizer["name"] == "prune":
         own += 8 * editor.matrices * editor.shape.matrix  # the raw weights
     return own

@@ -1,6 +1,7 @@
 """Streaming second moments of the keys, C = E[k kᵀ], one file a layer."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,7 @@ log = logging.getLogger(__name__)
 _FORMAT = "collateral-moment/1"
 
 
-def factorised(
-    matrix: Float[Tensor, "n n"], what: str = "second moment with the edits' keys"
-) -> Float[Tensor, "n n"]:
+def factorised(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
     """Return the Cholesky factor of a symmetric matrix.
 
     Args:
@@ -55,6 +54,7 @@ class Moment:
     tokens: int
     _null: dict[float, Tensor] = field(default_factory=dict, repr=False, compare=False)
     _cholesky: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _roots: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def ridged(self, ridge: float, device: torch.device | str = "cpu") -> Float[Tensor, "d_in d_in"]:
         """Return C + ridge · mean(diag C) · I on a device."""
@@ -70,11 +70,35 @@ class Moment:
         """
         known = (ridge, str(keys.device))
         if known not in self._cholesky:
-            what = f"second moment over {self.tokens} tokens"
-            self._cholesky[known] = factorised(self.ridged(ridge, keys.device), what)
+            self._cholesky[known] = self._factor(ridge, keys.device)
         columns = keys.double().reshape(len(keys), -1)
         solved = torch.cholesky_solve(columns, self._cholesky[known])
         return solved.reshape(keys.shape).to(keys.dtype)
+
+    def _factor(self, ridge: float, device: torch.device | str) -> Float[Tensor, "d_in d_in"]:
+        return factorised(self.ridged(ridge, device), f"second moment over {self.tokens} tokens")
+
+    def inverse_root(
+        self, weight: float, ridge: float, device: torch.device | str
+    ) -> Float[Tensor, "d_in d_in"]:
+        """Return Q = L⁻ᵀ/√λ, with L Lᵀ = C + ridge · mean(diag C) · I, so that Q Qᵀ is the inverse of λ times it.
+
+        L⁻ᵀ is kept, for edits that each begin anew.
+
+        Args:
+            weight: λ.
+            ridge: added to C, see `ridged`.
+            device: where C is factorised and Q lies.
+
+        Raises:
+            CollateralError: the matrix is not positive definite.
+        """
+        known = (ridge, str(device))
+        if known not in self._roots:
+            factor = self._factor(ridge, device)
+            eye = torch.eye(len(factor), dtype=factor.dtype, device=device)
+            self._roots[known] = torch.linalg.solve_triangular(factor, eye, upper=False).T
+        return self._roots[known] / math.sqrt(weight)
 
     def damped_inverse(
         self, keys: Float[Tensor, "d_in facts"], weight: float, ridge: float = 0.0

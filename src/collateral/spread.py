@@ -59,12 +59,6 @@ def chosen_templates(prepared: Prepared, samples: int) -> list[str]:
     return [bare, *(sampled[-samples:] if samples else sampled)]
 
 
-def accumulate(state: dict[str, Tensor], name: str, addend: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Add to a named sum in a method's state, which begins at zero, and return the sum."""
-    state[name] = state[name].to(addend.device) + addend if name in state else addend
-    return state[name]
-
-
 def edit_layers(
     method: MassMethod,
     model: LanguageModel,

@@ -1,19 +1,19 @@
 """AlphaEdit: null-space constrained editing (Fang et al. 2025, arXiv 2410.02355)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from collateral.delta import Factors
 from collateral.editing import Edit, Prepared
 from collateral.facts import Fact
 from collateral.models import LanguageModel
-from collateral.moments import factorised
 from collateral.ranges import checked
-from collateral.spread import Layer, accumulate, edit_layers
+from collateral.roots import gain_of
+from collateral.spread import Layer, edit_layers
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Alphaedit:
         P = U Uᵀ, U: eigenvectors of C whose eigenvalue is below a threshold                    (equations 7, 8)
         ΔW_l = R/(L - l + 1) Kᵀ P (K_p K_pᵀ P + K Kᵀ P + L2 I)⁻¹                                (equation 13)
 
-    K_p are the keys of all earlier operations; their Σ k kᵀ is the state. The system is solved within U's span,
-    where it is symmetric and positive definite: ΔW = R Kᵀ U (Uᵀ (K_p K_pᵀ + K Kᵀ) U + L2 I)⁻¹ Uᵀ.
+    K_p are the keys of all earlier operations. The system is solved within U's span, where it is symmetric and
+    positive definite: ΔW = R Kᵀ U (Uᵀ (K_p K_pᵀ + K Kᵀ) U + L2 I)⁻¹ Uᵀ. The state is a root of the whole product
+    U (...)⁻¹ Uᵀ, in float64 (`collateral.roots`), which begins as U/√L2; later operations need neither C nor U.
 
     Attributes:
         layers: decoder layers whose down projections are edited, increasing.
@@ -69,12 +70,11 @@ class Alphaedit:
         kept = dict(state)
 
         def closed_form(at: Layer) -> Factors:
-            basis = prepared.moment(at.number).null_space(self.nullspace_threshold, at.keys.device)
-            gram = accumulate(kept, f"kk/{at.number}", at.keys @ at.keys.T)
-            inner = basis.T @ gram @ basis
-            inner += self.l2 * torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
-            solved = torch.cholesky_solve(basis.T @ at.keys, factorised(inner))
-            return Factors(at.residual / at.remaining, basis @ solved)
+            def begin() -> Tensor:
+                basis = prepared.moment(at.number).null_space(self.nullspace_threshold, at.keys.device)
+                return basis / math.sqrt(self.l2)
+
+            return Factors(at.residual / at.remaining, gain_of(kept, at.number, at.keys, begin))
 
         return edit_layers(self, model, facts, prepared, kept, closed_form)
 

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from collateral.editing import Edit, Prepared
 from collateral.facts import Fact
 from collateral.models import LanguageModel
-from collateral.moments import factorised
 from collateral.ranges import checked
-from collateral.spread import Layer, accumulate, edit_layers
+from collateral.roots import gain_of, refit
+from collateral.spread import Layer, edit_layers
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,10 @@ class D4s:
         ΔW_l = A_l/(L - l + 1) (B_l + λ C)⁻¹,   W_l = W_l(0) + ΔW_l
 
     so that the update *replaces* the previous one. Targets and residuals are taken on the unedited model; the keys of
-    later layers with the earlier layers' whole history in place. A and B are the state, in float64.
+    later layers with the earlier layers' whole history in place. In place of A and B the state has, in float64, a
+    root of (B_l + λ C)⁻¹ and X_l = A_l (B_l + λ C)⁻¹, so that nothing is solved again (`collateral.roots`):
+
+        X_l <- X_l + (R - X_l K) Kᵀ (B_l + λ C)⁻¹
 
     Attributes:
         layers: decoder layers whose down projections are edited, increasing.
@@ -75,11 +77,14 @@ class D4s:
 
         def closed_form(at: Layer) -> Tensor:
             share = at.residual / at.remaining if again else at.residual
-            a = accumulate(kept, f"a/{at.number}", share @ at.keys.T)
-            b = accumulate(kept, f"b/{at.number}", at.keys @ at.keys.T)
-            whole = b + self.mom2_update_weight * prepared.moment(at.number).ridged(self.mom2_ridge, b.device)
-            solved = torch.cholesky_solve(a.T, factorised(whole)).T
-            return solved if again else solved / at.remaining
+
+            def begin() -> Tensor:
+                moment = prepared.moment(at.number)
+                return moment.inverse_root(self.mom2_update_weight, self.mom2_ridge, at.keys.device)
+
+            gain = gain_of(kept, at.number, at.keys, begin)
+            fitted = refit(kept, at.number, at.keys, share, gain)
+            return fitted if again else fitted / at.remaining
 
         return edit_layers(self, model, facts, prepared, kept, closed_form, remeasured=again)
 

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from collateral.delta import Factors
 from collateral.editing import Edit, Prepared
 from collateral.facts import Fact
 from collateral.models import LanguageModel
-from collateral.moments import factorised
 from collateral.ranges import checked
-from collateral.spread import Layer, accumulate, edit_layers
+from collateral.roots import gain_of
+from collateral.spread import Layer, edit_layers
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class Memit:
             ΔW_l = R/(L - l + 1) Kᵀ (λ C + K Kᵀ)⁻¹                                              (equations 14, 20)
 
     L - l + 1 counts the layers that are still to be edited. With `sequential` (MEMIT-seq) the keys of all earlier
-    operations are kept: λ C + Σ k kᵀ + K Kᵀ, so that a later edit leaves them alone as far as it can.
+    operations are kept: λ C + Σ k kᵀ + K Kᵀ, so that a later edit leaves them alone as far as it can. A root of that
+    sum's inverse is the state, in float64 (`collateral.roots`), so that no operation costs more than the first.
 
     Attributes:
         layers: decoder layers whose down projections are edited, increasing.
@@ -38,7 +38,7 @@ class Memit:
         mom2_update_weight: λ, weight of the second moment C; larger keeps more of the old memories.
         mom2_ridge: added to C's diagonal, as a share of its mean diagonal, for small token budgets.
         context_samples: sampled contexts beside the bare prompt, the last ones of the list; 0 takes all.
-        sequential: keep Σ k kᵀ of earlier operations in the state.
+        sequential: keep the keys of earlier operations in the state.
     """
 
     layers: tuple[int, ...]
@@ -73,14 +73,15 @@ class Memit:
         kept = dict(state)
 
         def closed_form(at: Layer) -> Factors:
-            moment = prepared.moment(at.number)
             share = at.residual / at.remaining
+            weights = self.mom2_update_weight, self.mom2_ridge
             if not self.sequential:
-                keys = moment.damped_inverse(at.keys, self.mom2_update_weight, self.mom2_ridge)
-                return Factors(share, keys)
-            gram = accumulate(kept, f"kk/{at.number}", at.keys @ at.keys.T)
-            whole = self.mom2_update_weight * moment.ridged(self.mom2_ridge, at.keys.device) + gram
-            return Factors(share, torch.cholesky_solve(at.keys, factorised(whole)))
+                return Factors(share, prepared.moment(at.number).damped_inverse(at.keys, *weights))
+
+            def begin() -> Tensor:
+                return prepared.moment(at.number).inverse_root(*weights, at.keys.device)
+
+            return Factors(share, gain_of(kept, at.number, at.keys, begin))
 
         return edit_layers(self, model, facts, prepared, kept, closed_form)
 
