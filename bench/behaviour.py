@@ -17,7 +17,8 @@ from collateral.efficacy import known_facts, measure_fact
 from collateral.facts import Fact
 from collateral.models import LanguageModel, load_model
 from collateral.modelsource import fetch_model
-from collateral.moments import measure_moment, write_moment
+from collateral.moments import measure_moments, write_moments
+from collateral.places import layer_set
 from collateral.recipes import load_method, moment_layers
 from collateral.regularizers import Regularizer
 from collateral.session import Numbered, Recipe, run_link
@@ -67,14 +68,12 @@ def prepare(
     tokens: int | None = None,
 ) -> Prepared:
     """Return contexts, and second moments of some layers over so many tokens, which are written into a folder."""
-    paths = {}
-    for layer in sorted(layers):
-        paths[layer] = folder / f"moments-{layer:02d}.safetensors"
-        if not paths[layer].exists():
-            moment = measure_moment(model, layer, documents({"python_docs": True}), tokens)
-            write_moment(moment, paths[layer], model.base_sha256, layer)
+    path = folder / f"moments-{layer_set(layers)}.safetensors"
+    if layers and not path.exists():
+        moments = measure_moments(model, layers, documents({"python_docs": True}), tokens)
+        write_moments(moments, path, model.base_sha256)
     templates = sample_templates(model, lengths or CONFIG["contexts"]["lengths"], 0)
-    return Prepared(templates, moments=paths)
+    return Prepared(templates, moments=dict.fromkeys(layers, path))
 
 
 def layers_of(methods: Sequence[tuple[str, dict[str, Any]]]) -> list[int]:

@@ -17,7 +17,7 @@ torch.set_num_threads(1)  # tiny matrices: a second thread only waits
 from collateral.editing import Prepared
 from collateral.facts import Fact, Probe
 from collateral.models import LanguageModel
-from collateral.moments import Moment, write_moment
+from collateral.moments import Moment, write_moments
 from plainmass import second_moment
 from tiny import FAMILIES, TEMPLATES, tiny_model
 
@@ -100,6 +100,5 @@ def templates() -> tuple[str, ...]:
 @pytest.fixture
 def prepared(tmp_path, templates) -> Prepared:
     """Contexts, and a random second moment of each layer of the tiny models."""
-    for layer in range(4):
-        write_moment(Moment(second_moment(layer), 1000), tmp_path / f"m{layer}", "tiny", layer)
-    return Prepared(templates, moments={layer: tmp_path / f"m{layer}" for layer in range(4)})
+    write_moments({layer: Moment(second_moment(layer), 1000) for layer in range(4)}, tmp_path / "m", "tiny")
+    return Prepared(templates, moments=dict.fromkeys(range(4), tmp_path / "m"))

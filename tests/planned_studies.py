@@ -49,6 +49,6 @@ RECORDED = [
     (Job("measure_drift", "", MODEL, "counterfact", 0, "rome", 0, 2), 33.3, 1492),
     (Job("measure_drift", "", MODEL, "counterfact", 0, "memit", 0, 2), 31.7, 1752),
     (Job("weigh", "", MODEL, "counterfact", 0, "memit", 0, 2), 7.6, 707),
-    (Job("measure_moment", "", MODEL, layer=4), 38.5, 857),
-    (Job("measure_moment", "", MODEL, layer=8), 51.2, 910),
+    (Job("measure_moments", "", MODEL, layers=(4,)), 38.5, 857),
+    (Job("measure_moments", "", MODEL, layers=(8,)), 51.2, 910),
 ]

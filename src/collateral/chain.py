@@ -15,6 +15,7 @@ from collateral.facts import read_facts
 from collateral.files import sha256_file
 from collateral.modelfolder import write_manifest
 from collateral.models import load_model
+from collateral.moments import layers_in
 from collateral.recipes import is_flagged, load_method
 from collateral.regularizers import Regularizer
 from collateral.sequences import chosen_facts
@@ -42,7 +43,7 @@ class LinkFiles:
         sequence: the order of the edits.
         known: what the unedited model knows; None edits every fact.
         contexts: context templates.
-        moments: second moments, one file a layer.
+        moments: second moments of the method's layers; None where it needs none.
         hypernetwork: trained weights of an editor that learns to edit.
         reference: the unedited model's probes of this link's facts.
         like: the steps of the editor that a placebo imitates.
@@ -55,7 +56,7 @@ class LinkFiles:
     sequence: Path
     known: Path | None
     contexts: Path
-    moments: Sequence[Path]
+    moments: Path | None
     hypernetwork: Path | None
     reference: Sequence[Path]
     like: Sequence[Path]
@@ -78,7 +79,7 @@ def link_files(given: Mapping[str, Any]) -> LinkFiles:
         sequence=Path(given["sequence"]),
         known=one("known"),
         contexts=Path(given["contexts"]),
-        moments=several("moments"),
+        moments=one("moments"),
         hypernetwork=one("hypernetwork"),
         reference=several("reference"),
         like=several("like"),
@@ -181,7 +182,7 @@ def prepared(files: LinkFiles) -> Prepared:
     for path in files.like:
         table = read_table(path, "records of edits").select("fact_id", "update_norm")
         norms |= dict(table.fill_null(0.0).iter_rows())  # a skipped edit has none
-    moments = {int(path.stem.rsplit("-", 1)[1]): path for path in files.moments}
+    moments = dict.fromkeys(layers_in(files.moments), files.moments) if files.moments else {}
     return Prepared(
         templates=read_templates(files.contexts),
         moments=moments,

@@ -56,9 +56,9 @@ def _records(folder: Path) -> list[tuple[Job, Record]]:
 
 
 def _identity(job: Job) -> tuple[Any, ...]:
-    """Return by what a job is told from others; a row of the table has the same, but for the layer of a moment."""
+    """Return by what a job is told from others; a row of the table has the same, but for the layers of moments."""
     row = _row(job, Record(0, None))
-    return (row["rule"], *(row[name] for name in KEY), row["suite"], *([job.layer] if job.layer else []))
+    return (row["rule"], *(row[name] for name in KEY), row["suite"], *job.layers)
 
 
 def _row(job: Job, record: Record) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Prepared:
 
     Attributes:
         templates: context templates; the first is the bare `"{}"`.
-        moments: second-moment file of each layer that has one.
+        moments: of each layer that has a second moment, the file that it is in.
         step_norms: ||ΔW||_F of another editor's step, by fact_id (for placebo).
         seed: seed of this edit, a function of study seed and position alone.
         hypernetwork: trained weights of an editor that learns to edit (MEND).
@@ -60,7 +60,7 @@ class Prepared:
                 f"no second moment was prepared for layer {layer}; run the prepare stage for it"
             )
         if layer not in self._loaded:
-            self._loaded[layer] = read_moment(self.moments[layer])
+            self._loaded[layer] = read_moment(self.moments[layer], layer)
         return self._loaded[layer]
 
     def learnt(self, load: Callable[[Path], Learnt]) -> Learnt:

@@ -29,6 +29,16 @@ def capture(module: nn.Module) -> Iterator[dict[str, Tensor]]:
         handle.remove()
 
 
+@contextmanager
+def heard(module: nn.Module, use: Callable[[Tensor], None]) -> Iterator[None]:
+    """Give the module's input to a function at each call, before the module runs; nothing is kept."""
+    handle = module.register_forward_pre_hook(lambda _, args: use(args[0]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class _StopForwardError(Exception):
     """Ends a forward pass early; never leaves `stop_at`."""
 

@@ -27,7 +27,7 @@ class Job:
         start: edits before it.
         edits: edits after it.
         suite: that it evaluates.
-        layer: whose second moment it measures.
+        layers: whose second moments it measures.
     """
 
     rule: str
@@ -39,7 +39,7 @@ class Job:
     start: int = 0
     edits: int = 0
     suite: str = ""
-    layer: int = 0
+    layers: tuple[int, ...] = ()
 
     @property
     def cell(self) -> Cell:
@@ -113,8 +113,9 @@ def _prepared(study: Study) -> Iterator[Job]:
     for cell in study.cells:
         model, dataset, seed, editor = cell
         yield Job("sample_contexts", places.contexts(model), model)
-        for layer in study.moment_layers(model, editor):
-            yield Job("measure_moment", places.moments(model, layer), model, layer=layer)
+        layers = tuple(study.moment_layers(model, editor))
+        if layers:
+            yield Job("measure_moments", places.moments(model, layers), model, layers=layers)
         if study.settings["datasets"][dataset]["known_only"]:
             yield Job("probe_known", places.known(model, dataset), model, dataset)
         learner = study.learner(model, editor)
@@ -192,8 +193,8 @@ def recorded_job(name: str, siblings: Sequence[str]) -> Job | None:
         return Job(rule, "", place[0], place[1], _seed(place[2]), place[3], 0, edits, place[5])
     if rule == "evaluate_unedited" and len(place) == 2:
         return Job(rule, "", place[0], suite=place[1])
-    if rule == "measure_moment" and len(place) == 2:
-        return Job(rule, "", place[0], layer=int(place[1]))
+    if rule == "measure_moments" and len(place) == 2:
+        return Job(rule, "", place[0], layers=places.layers_of(place[1]))
     if rule == "measure_reference" and len(place) == 4:
         edits = int(place[3].rpartition("-")[2])
         return Job(rule, "", place[0], place[1], _seed(place[2]), "", reference_blocks(edits)[-1][0], edits)

@@ -1,9 +1,12 @@
-"""Streaming second moments of the keys, C = E[k kᵀ], one file a layer."""
+"""Streaming second moments of the keys, C = E[k kᵀ]: one pass and one file for all layers that a method needs."""
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -12,13 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collateral.errors import CollateralError
-from collateral.hooks import stop_at
+from collateral.hooks import heard, stop_at
 from collateral.models import LanguageModel
-from collateral.tensorfile import read_tensors, write_tensors
+from collateral.tensorfile import read_about, read_part, write_parts
 
 log = logging.getLogger(__name__)
 
-_FORMAT = "collateral-moment/1"
+_FORMAT = "collateral-moments/2"
+_KIND = "second moments"
+_PANELS = 8  # of columns: (1 + 1/8) / 2 of KᵀK is computed; more of them make narrow products
 
 
 def factorised(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
@@ -153,22 +158,22 @@ def windows(
         yield torch.tensor(stream[: rows * window]).reshape(rows, window)
 
 
-def measure_moment(
+def measure_moments(
     model: LanguageModel,
-    layer: int,
+    layers: Iterable[int],
     texts: Iterable[str],
     tokens: int | None = None,
     window: int = 256,
     batch: int = 4,
-) -> Moment:
-    """Return C = 1/N sum k kᵀ over the down projection's inputs at a layer (ROME section 3.1, uncentred).
+) -> dict[int, Moment]:
+    """Return C = 1/N sum k kᵀ over the down projection's inputs at each layer (ROME section 3.1, uncentred).
 
-    The forward pass stops at the highest module that is needed. Products are float32 and are summed in
-    float64.
+    One forward pass serves all layers and stops at the highest down projection that is needed. Products are float32
+    and are summed in float64; C is symmetric, so that only its upper half is computed.
 
     Args:
         model: the unedited model.
-        layer: decoder layer.
+        layers: decoder layers, at least one.
         texts: plain text, a document each.
         tokens: budget N, rounded up to whole windows; None means 10 per dimension of the key (FastMEMIT,
             arXiv 2506.04226).
@@ -178,43 +183,91 @@ def measure_moment(
     Raises:
         CollateralError: the text has fewer tokens than the key has dimensions: C would be singular.
     """
-    down = model.down(layer)
-    matrix = model.matrix(model.down_name(layer))
-    d_in = matrix.shape[1]
+    sums: dict[int, Tensor] = {}
+    for layer in sorted(set(layers)):
+        matrix = model.matrix(model.down_name(layer))
+        sums[layer] = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64, device=matrix.device)
+    d_in = max(len(total) for total in sums.values())
     budget = tokens or 10 * d_in
-    total = torch.zeros(d_in, d_in, dtype=torch.float64, device=matrix.device)
     seen = 0
-    with tqdm(total=budget, desc=f"second moment, layer {layer}", unit=" tokens", disable=None) as progress:
+    with ExitStack() as hooks:
+        for layer, total in sums.items():
+            hooks.enter_context(heard(model.down(layer), partial(add_upper, total)))
+        progress = hooks.enter_context(tqdm(total=budget, desc=_KIND, unit=" tokens", disable=None))
         for rows in windows(model, texts, budget, window, batch):
-            with torch.no_grad(), stop_at(down) as held:
+            with torch.no_grad(), stop_at(model.down(max(sums))):
                 model.network.base_model(input_ids=rows.to(model.device), use_cache=False)
-            keys = held["input"].reshape(-1, d_in).float()
-            total += (keys.T @ keys).double()
-            seen += len(keys)
-            progress.update(len(keys))
+            seen += rows.numel()
+            progress.update(rows.numel())
     if seen < d_in:
         raise CollateralError(
-            f"the text of the second moments has {seen} tokens in whole windows of {window}; layer {layer} needs "
-            f"more than {d_in}: name a longer text in moments.text"
+            f"the text of the second moments has {seen} tokens in whole windows of {window}; keys of {d_in} "
+            "dimensions need more tokens than that: name a longer text in moments.text"
         )
     if seen < budget:
-        log.warning("second moment of layer %d: the text has %d tokens of the %d wanted", layer, seen, budget)
-    return Moment(total / seen, seen)
+        log.warning("second moments: the text has %d tokens of the %d wanted", seen, budget)
+    for total in sums.values():
+        _mirror(total.div_(seen))
+    return {layer: Moment(total, seen) for layer, total in sums.items()}
 
 
-def write_moment(moment: Moment, path: Path, base_sha256: str, layer: int) -> None:
-    """Write C as float32 with its token count, the model's identity and its own hash."""
-    about = {"format": _FORMAT, "base_sha256": base_sha256, "layer": layer, "tokens": moment.tokens}
-    write_tensors({"moment": moment.matrix.float().cpu()}, path, about)
+def _panels(size: int) -> Iterator[tuple[int, int]]:
+    """Yield where each panel of columns begins and ends."""
+    return pairwise(size * number // _PANELS for number in range(_PANELS + 1))
 
 
-def read_moment(path: Path) -> Moment:
-    """Return the moment of a file.
+def add_upper(total: Float[Tensor, "d_in d_in"], keys: Float[Tensor, "rows window d_in"]) -> None:
+    """Add Kᵀ K to the blocks of a sum on and above its diagonal."""
+    flat = keys.reshape(-1, keys.shape[-1]).float()
+    for begin, end in _panels(len(total)):
+        total[begin:end, begin:] += flat[:, begin:end].T @ flat[:, begin:]
+
+
+def _mirror(total: Float[Tensor, "d_in d_in"]) -> None:
+    """Copy what is above the diagonal to below it, a panel at a time."""
+    for begin, end in _panels(len(total)):
+        corner = total[begin:end, begin:end]
+        corner.copy_(corner.triu() + corner.triu(1).T)
+        total[end:, begin:end] = total[begin:end, end:].T
+
+
+def write_moments(moments: Mapping[int, Moment], path: Path, base_sha256: str) -> None:
+    """Write C of each layer as float32 with token counts, the model's identity, and a hash of each."""
+    counts = {str(layer): moment.tokens for layer, moment in moments.items()}
+    about = {"format": _FORMAT, "base_sha256": base_sha256, "tokens": counts}
+    matrices = {str(layer): moment.matrix.float() for layer, moment in moments.items()}
+    write_parts(matrices, path, about)
+
+
+def layers_in(path: Path) -> list[int]:
+    """Return the layers whose moments a file has.
+
+    Raises:
+        CollateralError: the file is missing, truncated, or its record is not what was written.
+    """
+    about = read_about(path, _KIND)
+    if about.get("format") != _FORMAT:
+        raise CollateralError(f"{path}: not {_KIND}; delete it and run the workflow again")
+    return sorted(int(layer) for layer in about["tokens"])
+
+
+def read_moment(path: Path, layer: int) -> Moment:
+    """Return the moment of one layer of a file; the others are not read.
 
     Raises:
         CollateralError: the file is missing, truncated, or its bytes are not what was written.
     """
-    tensors, about = read_tensors(path, "a second moment")
-    if about.get("format") != _FORMAT or "moment" not in tensors:
-        raise CollateralError(f"{path}: not a second moment; delete it and run the workflow again")
-    return Moment(tensors["moment"].double(), int(about["tokens"]))
+    if layer not in layers_in(path):
+        raise CollateralError(f"{path}: has no layer {layer}; delete it and run the workflow again")
+    matrix, about = read_part(path, _KIND, str(layer))
+    return Moment(matrix.double(), int(about["tokens"][str(layer)]))
+
+
+def check_moments(path: Path) -> None:
+    """Read all moments of a file, one after another.
+
+    Raises:
+        CollateralError: as for `read_moment`.
+    """
+    for layer in layers_in(path):
+        read_moment(path, layer)

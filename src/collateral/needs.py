@@ -55,7 +55,7 @@ _FIXED = {
 _UNSHAPED = {
     "download_model": (8000, 240),
     "sample_contexts": (4000, 30),
-    "measure_moment": (8000, 240),
+    "measure_moments": (8000, 240),
     "probe_known": (4000, 60),
     "measure_reference": (4000, 60),
     "train_hypernetwork": (12000, 1440),

@@ -6,7 +6,7 @@ here looks at a disk, but for `located`.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,35 @@ def contexts(model: str) -> str:
     return prepared(model, "contexts.json")
 
 
-def moments(model: str, layer: Number) -> str:
-    """Return the second moments of a model's layer."""
-    return prepared(model, f"moments-{padded(layer, 2)}.safetensors")
+def layer_set(layers: Iterable[int]) -> str:
+    """Return the name of a set of layers: `05`, `03-04`, `00-to-04-17`; three or more in a row are a range."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if not runs or layer != runs[-1][-1] + 1:
+            runs.append([])
+        runs[-1].append(layer)
+    shown = [[padded(layer, 2) for layer in run] for run in runs]
+    return "-".join(part for run in shown for part in ([run[0], "to", run[-1]] if len(run) > 2 else run))
+
+
+def layers_of(name: str) -> tuple[int, ...]:
+    """Return the layers of a set by its name, see `layer_set`.
+
+    Raises:
+        ValueError: no set has such a name.
+    """
+    found: list[int] = []
+    parts = iter(name.split("-"))
+    for part in parts:
+        found += range(found[-1] + 1, int(next(parts, "")) + 1) if found and part == "to" else [int(part)]
+    if not found or layer_set(found) != name:
+        raise ValueError(f"{name} names no set of layers")
+    return tuple(found)
+
+
+def moments(model: str, layers: Iterable[int] | str) -> str:
+    """Return the second moments of a set of a model's layers; all methods and editors with this set share them."""
+    return prepared(model, f"moments-{layers if isinstance(layers, str) else layer_set(layers)}.safetensors")
 
 
 def known(model: str, dataset: str) -> str:

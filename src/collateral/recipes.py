@@ -137,11 +137,11 @@ def edited_layers(method: str, settings: Mapping[str, Any]) -> list[int]:
 
 
 def moment_layers(method: str, settings: Mapping[str, Any]) -> list[int]:
-    """Return the layers whose second moments the method needs with these settings."""
+    """Return the layers whose second moments the method needs with these settings, in order."""
     every = {**declaration(method).defaults, **settings}
     if not (is_flagged(method, "moments") or every.get("mom2_adjustment")):
         return []
-    return edited_layers(method, settings)
+    return sorted(set(edited_layers(method, settings)))
 
 
 def load_method(method: str, settings: Mapping[str, Any]) -> Any:

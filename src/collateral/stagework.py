@@ -107,20 +107,21 @@ def _contexts(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
     return Work(12, tuple(passes), memory=memory, host=host, disk=1e3)
 
 
-def _moment(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
+def _moments(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
     own = study.settings["moments"]
     tokens = own["tokens"] or 10 * shape.intermediate
     batch = own["window"] * own["batch"]
     memory, host = _common(job, study, shape)
-    square = shape.intermediate**2
+    squares = float(len(job.layers) * shape.intermediate**2)
     dtype = study.settings["models"][job.model]["dtype"]
+    written = 4 * squares  # float32, beside the sums in float64
     return Work(
         start=20,  # the text is read and tokenized
-        passes=(Pass(tokens / batch, job.layer + 1, batch),),
-        products=tokens * square,  # 2 FLOP an element and token, in float32
-        memory=memory + 16 * square + activations(shape, batch, 1, dtype),
-        host=host,
-        disk=4.0 * square,
+        passes=(Pass(tokens / batch, max(job.layers, default=0) + 1, batch),),
+        products=tokens * squares * 0.6,  # 2 FLOP an element of the upper half and token, in float32
+        memory=memory + 8 * squares + written + activations(shape, batch, 1, dtype),
+        host=host + written,
+        disk=written,
     )
 
 
@@ -188,7 +189,7 @@ def _weigh(job: Job, study: Study, sizes: Sizes, shape: Shape) -> Work:
 _MODEL: dict[str, Callable[[Job, Study, Sizes, Shape], Work]] = {
     "download_model": _model,
     "sample_contexts": _contexts,
-    "measure_moment": _moment,
+    "measure_moments": _moments,
     "probe_known": _known,
     "measure_reference": _probe,
     "measure_efficacy": _probe,

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,74 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         CollateralError: missing, truncated, foreign or altered.
     """
+    with _opened(path, kind) as (handle, about):
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    if about.pop("sha256", None) != _digest(tensors, about):
+        raise _altered(path, kind)
+    return tensors, about
+
+
+def write_parts(parts: Mapping[str, Tensor], path: Path, about: Mapping[str, Any]) -> None:
+    """Write large tensors of which each has a hash of its own, so that one is read without the others."""
+    contiguous = {name: part.detach().contiguous().cpu() for name, part in parts.items()}
+    record = {**about, "parts": {name: _digest({name: part}, {}) for name, part in contiguous.items()}}
+    record["sha256"] = _digest({}, record)
+    with whole_file(path) as partial:
+        save_file(contiguous, partial, metadata={_KEY: json.dumps(record, sort_keys=True)})
+
+
+def read_about(path: Path, kind: str) -> dict[str, Any]:
+    """Return the record about a file of parts; no part is read.
+
+    Raises:
+        CollateralError: missing, truncated, foreign or altered.
+    """
+    with _opened(path, kind) as (_, about):
+        return _whole(about, path, kind)
+
+
+def read_part(path: Path, kind: str, name: str) -> tuple[Tensor, dict[str, Any]]:
+    """Return one tensor of a file of parts, and the record about all of them.
+
+    Raises:
+        CollateralError: the file is missing, truncated, foreign or altered, or has no such part.
+    """
+    with _opened(path, kind) as (handle, about):
+        record = _whole(about, path, kind)
+        part = handle.get_tensor(name)
+    if record["parts"].get(name) != _digest({name: part}, {}):
+        raise _altered(path, kind)
+    return part, record
+
+
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield a file and the record in it; what cannot be read is an error of one line."""
     try:
         Path(path).open("rb").close()  # safetensors calls a file missing that may not be read
         with safe_open(path, framework="pt") as handle:
             about = json.loads((handle.metadata() or {}).get(_KEY, "null"))
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+            if not isinstance(about, dict):
+                raise _altered(path, kind)
+            yield handle, about
     except (OSError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
         unreadable = CollateralError(
             f"{path}: not readable as {kind} ({error}); delete it and run the workflow again"
         )
         raise shortage(error, path) or unreadable from None  # for want of memory nothing is to be deleted
-    if not isinstance(about, dict) or about.pop("sha256", None) != _digest(tensors, about):
-        raise CollateralError(
-            f"{path}: not {kind}, or its bytes were altered; delete it and run the workflow again"
-        )
-    return tensors, about
+
+
+def _whole(about: dict[str, Any], path: Path, kind: str) -> dict[str, Any]:
+    """Return the record of a file of parts without its own hash, which must be right."""
+    if about.pop("sha256", None) != _digest({}, about) or not isinstance(about.get("parts"), dict):
+        raise _altered(path, kind)
+    return about
+
+
+def _altered(path: Path, kind: str) -> CollateralError:
+    return CollateralError(
+        f"{path}: not {kind}, or its bytes were altered; delete it and run the workflow again"
+    )
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:

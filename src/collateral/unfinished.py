@@ -10,6 +10,7 @@ import polars as pl
 from collateral import tables
 from collateral.errors import CollateralError
 from collateral.jobs import Job, outputs
+from collateral.places import layer_set
 from collateral.tablefile import read_table
 from collateral.tableschemas import TABLES
 
@@ -133,7 +134,8 @@ def _where(left: Sequence[Job], broken: Mapping[str, str]) -> str:
     for job in left:
         of = (job.model, job.dataset, f"seed {job.seed}" if job.dataset and job.edits else "", job.editor)
         own = groups.setdefault(" · ".join(name for name in of if name) or job.output, [])
-        what = f"{job.edits} edits" if job.edits else f"layer {job.layer}" if job.layer else job.suite
+        what = f"{job.edits} edits" if job.edits else job.suite
+        what = f"layers {layer_set(job.layers)}" if job.layers else what
         own += [what] if what and what not in own else []
     named = [f"{name}: {', '.join(own)}" if own else name for name, own in groups.items()]
     parts = _shortened(named)

@@ -17,7 +17,7 @@ from collateral.files import read_sealed_json, sha256_file
 from collateral.hypernetwork import FORMAT as HYPERNETWORK
 from collateral.increments import Increment, check_chain
 from collateral.modelfolder import DTYPES, stored_tensor, verified_manifest
-from collateral.moments import read_moment
+from collateral.moments import check_moments
 from collateral.sequences import SCHEMA as SEQUENCE
 from collateral.session import STATE
 from collateral.sharing import check_record, record
@@ -159,7 +159,7 @@ _CHECKS: tuple[tuple[re.Pattern[str], Callable[[Path], object]], ...] = tuple(
         (r"resources/.+\.source\.json", _json("a record", "sha256")),
         (r"results/sequences/.+\.parquet", lambda path: read_table(path, "an edit sequence", SEQUENCE)),
         (r"results/prepared/[^/]+/contexts\.json", read_templates),
-        (r"results/prepared/[^/]+/moments-\d+\.safetensors", read_moment),
+        (r"results/prepared/[^/]+/moments-[^/]+\.safetensors", check_moments),
         (r"results/prepared/.+\.safetensors", _tensors("a hypernetwork", HYPERNETWORK)),
         (
             r"results/prepared/[^/]+/known-.+\.parquet",

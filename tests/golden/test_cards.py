@@ -17,7 +17,7 @@ from collateral.drift import measure_drift
 from collateral.efficacy import known_facts, measure_facts
 from collateral.hypertraining import Training
 from collateral.models import LanguageModel, load_model, wrap
-from collateral.moments import measure_moment
+from collateral.moments import measure_moments
 from collateral.recipes import is_flagged, load_method, method_names
 from collateral.regularizers import REGULARIZERS, Regularizer
 from collateral.session import Recipe, run_link
@@ -130,10 +130,10 @@ def test_probes_contexts_and_moments_have_the_same_numbers(cards, family, dtype,
     assert measure_facts(one, numbered, "before", 4) == measure_facts(many, numbered, "before", 4)
     assert known_facts(one, facts).equals(known_facts(many, facts))
     assert sample_templates(one, [(5, 2)], 0) == sample_templates(many, [(5, 2)], 0)
+    left, right = (measure_moments(model, range(one.layers), [WORDS] * 4, 200, 8) for model in (one, many))
     for layer in range(one.layers):
-        left, right = (measure_moment(model, layer, [WORDS] * 4, 200, 8) for model in (one, many))
-        assert right.matrix.device == many.matrix(many.down_name(layer)).device
-        assert torch.equal(left.matrix.cpu(), right.matrix.cpu())
+        assert right[layer].matrix.device == many.matrix(many.down_name(layer)).device
+        assert torch.equal(left[layer].matrix.cpu(), right[layer].matrix.cpu())
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj"])
@@ -192,7 +192,7 @@ def test_jobs_on_all_cards_write_the_bytes_of_jobs_on_one(monkeypatch, facts, tm
                 sequence=project.sequence,
                 known=None,
                 contexts=project.contexts,
-                moments=[],
+                moments=None,
                 hypernetwork=None,
                 reference=[project.reference],
                 like=(),

@@ -10,7 +10,7 @@ import torch
 from collateral.delta import dense, restore, snapshot
 from collateral.editing import AdapterMethod, Prepared, replaces
 from collateral.hypernetwork import Hypernetwork, write_hypernetwork
-from collateral.moments import Moment, write_moment
+from collateral.moments import Moment, write_moments
 from collateral.recipes import declaration, is_flagged, load_method, method_names
 from collateral.regularizers import REGULARIZERS, Regularizer
 from collateral.session import Recipe, read_state, run_link, write_state
@@ -51,13 +51,14 @@ def settings_of(method):
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory):
     folder = tmp_path_factory.mktemp("moments")
-    paths = {}
+    made = {}
     for layer in range(4):
         generator = torch.Generator().manual_seed(layer)
         root = torch.randn(64, 80, generator=generator, dtype=torch.float64)
-        paths[layer] = folder / f"moments-{layer:02d}.safetensors"
-        write_moment(Moment(root @ root.T / 80, 80), paths[layer], "tiny", layer)
-    return paths
+        made[layer] = Moment(root @ root.T / 80, 80)
+    path = folder / "moments-00-to-03.safetensors"
+    write_moments(made, path, "tiny")
+    return dict.fromkeys(made, path)
 
 
 def prepared_for(method, model, facts, moments, folder) -> Prepared:

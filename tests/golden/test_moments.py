@@ -5,7 +5,7 @@ import torch
 
 from collateral.errors import CollateralError
 from collateral.hooks import capture
-from collateral.moments import Moment, measure_moment, read_moment, write_moment
+from collateral.moments import Moment, check_moments, layers_in, measure_moments, read_moment, write_moments
 from collateral.texts import documents
 
 TEXTS = ["The capital of Avalon is Camelot, and Merlin lives near the river. " * 4, "The sea is blue. " * 30]
@@ -22,7 +22,7 @@ def test_moment_is_the_mean_outer_product_of_all_keys(model):
         keys.append(seen["input"][0])
     keys = torch.cat(keys).double()
     expected = sum(torch.outer(key, key) for key in keys) / len(keys)
-    moment = measure_moment(model, 2, TEXTS, tokens=90, window=window, batch=4)
+    moment = measure_moments(model, [2], TEXTS, tokens=90, window=window, batch=4)[2]
     assert moment.tokens == 96  # rounded up to whole windows
     assert torch.allclose(moment.matrix, expected, atol=1e-6 * float(expected.abs().max()))
 
@@ -30,19 +30,40 @@ def test_moment_is_the_mean_outer_product_of_all_keys(model):
 def test_layers_above_are_never_run(llama):
     ran = []
     llama.block(3).register_forward_hook(lambda *_: ran.append(3))
-    measure_moment(llama, 1, TEXTS, tokens=64, window=16)
+    measure_moments(llama, [1, 0], TEXTS, tokens=64, window=16)
     assert ran == []
 
 
+def test_one_pass_gives_each_layer_the_bits_of_a_pass_of_its_own(model):
+    together = measure_moments(model, [3, 0, 2], TEXTS, tokens=96, window=16)
+    assert list(together) == [0, 2, 3]
+    for layer, moment in together.items():
+        alone = measure_moments(model, [layer], TEXTS, tokens=96, window=16)[layer]
+        assert moment.tokens == alone.tokens == 96
+        assert torch.equal(moment.matrix, alone.matrix)
+
+
+def test_all_layers_take_one_pass_over_the_text(llama):
+    passes = []
+    llama.block(0).register_forward_hook(lambda *_: passes.append(1))
+    measure_moments(llama, [0, 1, 2], TEXTS, tokens=96, window=16, batch=2)
+    assert len(passes) == 3
+
+
+def test_a_moment_is_symmetric_to_the_last_bit(llama):
+    matrix = measure_moments(llama, [1], TEXTS, tokens=96, window=16)[1].matrix
+    assert torch.equal(matrix, matrix.T)
+
+
 def test_default_budget_is_ten_per_dimension(llama):
-    assert measure_moment(llama, 1, TEXTS * 20, window=16).tokens == 640
+    assert measure_moments(llama, [1], TEXTS * 20, window=16)[1].tokens == 640
 
 
 def test_too_little_text_is_refused(llama):
     with pytest.raises(
-        CollateralError, match=r"has \d+ tokens in whole windows of 16; layer 1 needs more than 64"
+        CollateralError, match=r"has \d+ tokens in whole windows of 16; keys of 64 dimensions need more"
     ):
-        measure_moment(llama, 1, ["The sea is blue. " * 6], window=16)
+        measure_moments(llama, [1], ["The sea is blue. " * 6], window=16)
 
 
 def test_solve_is_the_inverse_with_ridge():
@@ -58,20 +79,31 @@ def test_solve_is_the_inverse_with_ridge():
 
 
 def test_file_round_trip_and_damage(tmp_path):
-    path = tmp_path / "moments-02.safetensors"
-    write_moment(Moment(torch.eye(4, dtype=torch.float64) * 0.5, 77), path, "abc", 2)
-    back = read_moment(path)
+    path = tmp_path / "moments-02-05.safetensors"
+    half = torch.eye(4, dtype=torch.float64) * 0.5
+    write_moments({2: Moment(half, 77), 5: Moment(2 * half, 78)}, path, "abc")
+    assert layers_in(path) == [2, 5]
+    assert read_moment(path, 5).tokens == 78
+    back = read_moment(path, 2)
     assert torch.equal(back.matrix, torch.eye(4, dtype=torch.float64) * 0.5)
     assert back.tokens == 77
     raw = bytearray(path.read_bytes())
-    raw[-3] ^= 1
+    with pytest.raises(CollateralError, match="has no layer 3"):
+        read_moment(path, 3)
+    whole = bytes(raw)
+    raw[-3] ^= 1  # in the last tensor
     path.write_bytes(bytes(raw))
+    assert torch.equal(read_moment(path, 2).matrix, back.matrix)  # the others are not even read
+    for reading in (lambda: read_moment(path, 5), lambda: check_moments(path)):
+        with pytest.raises(CollateralError, match="altered"):
+            reading()
+    path.write_bytes(whole.replace(b"77", b"76"))
     with pytest.raises(CollateralError, match="altered"):
-        read_moment(path)
+        read_moment(path, 2)
     for broken in (b"", bytes(raw[:40]), b"nonsense that is long enough to be a header"):
         path.write_bytes(broken)
         with pytest.raises(CollateralError, match="run the workflow again"):
-            read_moment(path)
+            read_moment(path, 2)
 
 
 def test_text_sources(tmp_path):

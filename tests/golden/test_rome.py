@@ -10,7 +10,7 @@ from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.hooks import capture
 from collateral.methods.rome import Rome
-from collateral.moments import Moment, write_moment
+from collateral.moments import Moment, write_moments
 from collateral.targets import Objective, optimize_target
 from collateral.tokens import tokenize
 from tiny import tiny_model
@@ -141,7 +141,7 @@ def test_moments_turn_the_direction_and_keep_the_constraint(llama, fact, templat
     torch.manual_seed(3)
     root = torch.randn(64, 64, dtype=torch.float64)
     c = root @ root.T / 64 + 0.1 * torch.eye(64, dtype=torch.float64)
-    write_moment(Moment(c, 1000), tmp_path / "moment.safetensors", "tiny", LAYER)
+    write_moments({LAYER: Moment(c, 1000)}, tmp_path / "moment.safetensors", "tiny")
     prepared = Prepared(templates, moments={LAYER: tmp_path / "moment.safetensors"})
     rome = Rome(layer=LAYER, v_num_grad_steps=4, mom2_adjustment=True)
     edit = rome(llama, [fact], prepared, {})

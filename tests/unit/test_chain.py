@@ -57,7 +57,7 @@ class Project:
         chosen = chosen_facts({f.fact_id: f for f in facts}, self.sequence, None, len(facts))
         write_rows(measure_facts(model, chosen, "before", 3), self.reference)
 
-    def link(self, name, start, edits, recipe=None, like=(), moments=()):
+    def link(self, name, start, edits, recipe=None, like=(), moments=None):
         """Make one link of the chain `name`; return the path of its delta."""
         chain = self.folder / name
         done = [p for p in self.deltas(name) if int(p.parent.name) <= start]

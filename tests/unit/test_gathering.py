@@ -131,8 +131,8 @@ def recorded(tmp_path, monkeypatch):
         "edit/m/d/seed-0/rome/edits-0001": "10.5\t0:0:10\t800.0",
         "evaluate_abilities/m/d/seed-0/rome/edits-0003/two": "30.0\t0:0:30\t-",
         "evaluate_unedited/m/two": "20.0\t0:0:20\t700.0",
-        "measure_moment/m/04": "5.0\t0:0:5\t600.0",
-        "measure_moment/m/05": "6.0\t0:0:6\t600.0",
+        "measure_moments/m/04-to-08": "5.0\t0:0:5\t600.0",
+        "measure_moments/m/05": "6.0\t0:0:6\t600.0",
         "measure_reference/m/d/seed-0/edits-0005": "2.0\t0:0:2\t500.0",
         "edit/m/d/seed-0/other/edits-0001": "99.0\t0:0:99\t1.0",
         "evaluate_unedited/other/two": "99.0\t0:0:99\t1.0",
@@ -161,8 +161,8 @@ def test_costs_are_those_of_the_studys_jobs_and_bytes_those_on_the_disk(recorded
         ("edit", "rome", 3, None, None): (None, 120),  # not recorded
         ("evaluate_abilities", "rome", 3, "two", 30.0): (None, None),
         ("evaluate_unedited", None, None, "two", 20.0): (700.0, None),
-        ("measure_moment", None, None, None, 5.0): (600.0, None),
-        ("measure_moment", None, None, None, 6.0): (600.0, None),
+        ("measure_moments", None, None, None, 5.0): (600.0, None),
+        ("measure_moments", None, None, None, 6.0): (600.0, None),
         ("measure_reference", None, 5, None, 2.0): (500.0, None),
     }
     assert "half a rec" not in caplog.text

@@ -8,7 +8,7 @@ from test_chain import Project
 from collateral.deltafile import read_increment
 from collateral.editing import UnstableEditError
 from collateral.models import load_model
-from collateral.moments import Moment, write_moment
+from collateral.moments import Moment, write_moments
 from collateral.session import apply_chain, read_state, recipe_sha256
 from collateral.weights import weigh_checkpoint
 from plainmass import second_moment
@@ -47,10 +47,9 @@ def project(tmp_path, facts):
 
 @pytest.fixture
 def moments(tmp_path):
-    paths = [tmp_path / f"moments-{layer:02d}.safetensors" for layer in (1, 2)]
-    for layer, path in zip((1, 2), paths, strict=True):
-        write_moment(Moment(second_moment(layer), 1000), path, "tiny", layer)
-    return paths
+    path = tmp_path / "moments-01-02.safetensors"
+    write_moments({layer: Moment(second_moment(layer), 1000) for layer in (1, 2)}, path, "tiny")
+    return path
 
 
 def chain_of(project, name):

@@ -95,7 +95,7 @@ def test_only_what_loads_a_model_asks_for_a_gpu_and_nothing_asks_for_less_than_t
         assert asked.gpus == gpus_of(job, study) == int(device == "cuda" and job.rule not in WITHOUT)
         assert asked.memory >= LEAST_MEMORY
         assert asked.minutes >= LEAST_MINUTES
-    assert {job.rule for job in jobs} > {"edit", "weigh", "gather", "evaluate_abilities", "measure_moment"}
+    assert {job.rule for job in jobs} > {"edit", "weigh", "gather", "evaluate_abilities", "measure_moments"}
 
 
 def test_a_request_is_above_the_estimate_and_no_record_changes_it():
@@ -135,7 +135,7 @@ sys.stdout.write(json.dumps(found))
 def resources():
     """Rule → (memory, minutes, GPUs) at two attempts, with the model on a GPU, as Snakemake reads them."""
     wildcards = {"model": MODEL, "dataset": "embedded", "seed": "0", "editor": "rome", "learner": "mend"}
-    wildcards |= {"edits": "0005", "suite": "abilities", "layer": "05"}
+    wildcards |= {"edits": "0005", "suite": "abilities", "layers": "05"}
     study = {"editors": ["rome", "mend"]}
     given = json.dumps([{"study": study, "models": {MODEL: {"device": "cuda"}}}, wildcards])
     done = subprocess.run(
@@ -158,7 +158,7 @@ def test_every_rule_says_memory_minutes_and_gpus_and_asks_for_twice_as_much_the_
 
 def test_a_rule_asks_for_what_its_own_job_needs(resources):
     study = study_of(editors=["rome", "mend"], sections={"models": {MODEL: {"device": "cuda"}}})
-    own = [job for job in jobs_of(study) if job.edits in {0, 5} and job.layer in {0, 5}]
+    own = [job for job in jobs_of(study) if job.edits in {0, 5} and job.layers in {(), (5,)}]
     jobs = {job.rule: job for job in own if job.editor in {"", "rome"} or job.rule == "train_hypernetwork"}
     assert len(jobs) > 10
     for name, job in jobs.items():

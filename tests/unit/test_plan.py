@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from collateral import places
 from collateral.errors import CollateralError
 from collateral.jobs import Job, study_jobs
 from collateral.needs import Need, need_of
@@ -100,7 +101,7 @@ def test_the_jobs_of_a_study_of_parts_are_those_that_were_worked_by_hand():
         "load_facts": 1,
         "sample_sequence": 2,  # seeds 0 and 1
         "sample_contexts": 1,
-        "measure_moment": 5,  # of memit's layers 4 to 8
+        "measure_moments": 1,  # of memit's layers 4 to 8
         "probe_known": 1,
         "evaluate_unedited": 1,
         "measure_reference": 8,  # blocks to 1, 2, 5 and 10 of two orders
@@ -130,7 +131,7 @@ def test_twice_the_edits_take_more_time_and_ten_times_many_more():
 
 
 @pytest.mark.parametrize(
-    "rule", ["edit", "evaluate_abilities", "measure_efficacy", "measure_drift", "weigh", "measure_moment"]
+    "rule", ["edit", "evaluate_abilities", "measure_efficacy", "measure_drift", "weigh", "measure_moments"]
 )
 def test_a_larger_model_takes_more_of_everything(rule):
     found = []
@@ -156,13 +157,45 @@ def test_longer_optimisation_and_more_contexts_take_longer():
 
 
 def test_moments_and_states_are_on_the_disk_in_the_sizes_of_their_matrices():
-    """1536 x 1536 in float32 is 9.4 MB, and that is the file; D4S keeps 5 x (1536 x 1536 + 576 x 1536) in float64."""
+    """1536 x 1536 in float32 is 9.4 MB, five times; D4S keeps 5 x (1536 x 1536 + 576 x 1536) in float64."""
     plan = plan_of(study_of(editors=["d4s"], checkpoints=[1]))
-    moments = [one.disk for one in plan.estimates if one.job.rule == "measure_moment"]
-    assert moments == [9437184] * 5
+    moments = [one.disk for one in plan.estimates if one.job.rule == "measure_moments"]
+    assert moments == [5 * 9437184]
     (edit,) = (one for one in plan.estimates if one.job.rule == "edit")
     state = 5 * 8 * (1536**2 + 576 * 1536)
     assert state < edit.disk < 1.15 * state  # measured: a state of 129.8 MB, a delta of 14.1 MB
+
+
+@pytest.mark.parametrize(
+    ("layers", "name"),
+    [
+        ([5], "05"),
+        ([4, 3], "03-04"),
+        ([8, 3, 4, 5, 6, 7], "03-to-08"),
+        ([0, 1, 2, 17, 99, 100, 101, 120], "00-to-02-17-99-to-101-120"),
+        (range(0, 80, 2), "-".join(f"{layer:02d}" for layer in range(0, 80, 2))),
+    ],
+)
+def test_a_set_of_layers_has_one_name_that_tells_its_layers(layers, name):
+    assert places.layer_set(layers) == name
+    assert places.layers_of(name) == tuple(sorted(layers))
+    assert places.moments("m", layers) == f"results/prepared/m/moments-{name}.safetensors"
+
+
+@pytest.mark.parametrize("name", ["", "5", "05-03", "03-to-04", "to-05", "03-to", "03-to-to-05", "rome"])
+def test_what_is_not_the_name_of_a_set_of_layers_is_refused(name):
+    with pytest.raises(ValueError):  # noqa: PT011 (int's own words, or ours)
+        places.layers_of(name)
+
+
+def test_one_pass_for_six_layers_is_reckoned_cheaper_than_six_and_holds_a_sum_a_layer():
+    study = study_of()
+    jobs = [Job("measure_moments", "", "gpt-j-6b", layers=layers) for layers in ((8,), tuple(range(3, 9)))]
+    one, six = make_plan(study, jobs, sizes_of(study), Machine()).estimates
+    assert one.seconds < six.seconds < 6 * one.seconds
+    assert six.host - one.host > 5 * 8 * 16384**2
+    asked = [need_of(job, study, sizes_of(study)).memory for job in jobs]
+    assert asked[1] - asked[0] > 5 * 8 * 16384**2 / 1e6
 
 
 @pytest.mark.parametrize(("job", "seconds", "memory"), RECORDED)

@@ -32,7 +32,7 @@ STAGES = (
     "load_facts",
     "sample_sequence",
     "sample_contexts",
-    "measure_moment",
+    "measure_moments",
     "measure_reference",
     "evaluate_unedited",
     "edit",

@@ -98,7 +98,7 @@ def test_a_new_editor_adds_only_its_jobs(copy):
 def test_an_editor_with_second_moments_prepares_only_its_layer(copy):
     study = copy.config["study"]
     copy.configure(study={**study, "editors": [*study["editors"], "rome-mom2"]})
-    moment = {"Measure the second moment of layer 01 of tiny"}
+    moment = {"Measure the second moments of tiny, layers 01"}
     assert copy.planned() == moment | whole("rome-mom2", 1) | TABLES
 
 
@@ -276,7 +276,7 @@ def test_the_budget_of_second_moments_reruns_them_and_their_editors(copy):
     assert done.returncode == 0, done.stderr[-3000:]
     assert copy.planned() == hangs_on("rome-mom2", 1) | TABLES
     copy.configure(moments={"tokens": 1280, "window": 16})
-    own = {"Measure the second moment of layer 01 of tiny"} | whole("rome-mom2", 1)
+    own = {"Measure the second moments of tiny, layers 01"} | whole("rome-mom2", 1)
     assert copy.planned() == own | TABLES
 
 

@@ -16,7 +16,7 @@ COUNTS = {
     # noop at its last checkpoint, three others at four
     None: {"edit": 13, "evaluate_abilities": 13, "evaluate_unedited": 1, "measure_reference": 5},
     # seven editors and noop; moments of one layer
-    "controls": {"edit": 29, "evaluate_abilities": 29, "measure_moment": 1},
+    "controls": {"edit": 29, "evaluate_abilities": 29, "measure_moments": 1},
     # zsre, seed 0: rome 1 5 10 15 20 50; five others at 20 and 50, three at 20, noop at 50; twice four at 20;
     # a chain that is evaluated twice is screened once
     "laptop": {
@@ -25,7 +25,7 @@ COUNTS = {
         "edit_singly": 5 * 2,
         "screen_collapse": 6,
         "sample_sequence": 3,
-        "measure_moment": 5,
+        "measure_moments": 1,
     },
     # three models: kn and rome at 7, ten batches, six times five operations; gpt2-xl: six regularised romes at 5 more
     "rect": {

@@ -15,7 +15,7 @@ import torch
 
 from collateral.files import read_sealed_json
 from collateral.hypernetwork import FORMAT as HYPERNETWORK
-from collateral.moments import Moment, write_moment
+from collateral.moments import Moment, write_moments
 from collateral.sharing import write_record
 from collateral.tablefile import read_arrow, write_sealed, write_table
 from collateral.tensorfile import write_tensors
@@ -58,7 +58,7 @@ def study(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("verified") / "study"
     shutil.copytree(finished.folder, folder)  # links to the model's files become files
     identity = read_sealed_json(folder / KINDS["manifest"])["sha256"]
-    write_moment(Moment(torch.eye(4), 10), folder / KINDS["moments"], identity, 1)
+    write_moments({1: Moment(torch.eye(4), 10)}, folder / KINDS["moments"], identity)
     write_tensors({"w": torch.ones(3)}, folder / KINDS["hypernetwork"], {"format": HYPERNETWORK})
     write_table(pl.DataFrame({"fact_id": ["a"], "known": [True]}), folder / KINDS["known"])
     download = folder / KINDS["download"]

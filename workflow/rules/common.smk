@@ -42,7 +42,7 @@ wildcard_constraints:
     learner="|".join(map(re.escape, STUDY.settings["editors"])),
     suite="|".join(map(re.escape, STUDY.settings["suites"])),
     edits=r"\d{4,5}",
-    layer=r"\d{2,3}",
+    layers=r"\d{2,3}(-(to-)?\d{2,3})*",
     download=r"[0-9a-f]{16}/[^/]+",
     benchmark=r"[a-z0-9][a-z0-9_.-]*",
     split=r"[a-z_]+",
@@ -199,9 +199,10 @@ def moments_text(wildcards):
     return str(locate(text["file"])) if "file" in text else []
 
 
-def moment_files(wildcards):
+def moments_file(wildcards):
+    """The second moments of the layers that an editor needs, if any."""
     layers = STUDY.moment_layers(wildcards.model, wildcards.editor)
-    return [places.moments(wildcards.model, layer) for layer in layers]
+    return places.moments(wildcards.model, layers) if layers else []
 
 
 def hypernetwork_file(wildcards):

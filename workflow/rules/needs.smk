@@ -34,8 +34,8 @@ def needed(name, wildcards):
     edits, start = int(wildcards.get("edits", 0)), 0
     if edits:  # of a link of a chain, or of a block of the unedited model's probes
         start = previous(wildcards) if editor else reference_blocks(edits)[-1][0]
-    layer = int(wildcards.get("layer", 0))
-    return need(Job(name, "", editor=editor, start=start, edits=edits, layer=layer, **own))
+    layers = places.layers_of(wildcards.layers) if "layers" in wildcards.keys() else ()
+    return need(Job(name, "", editor=editor, start=start, edits=edits, layers=layers, **own))
 
 
 def asks(name):

@@ -23,29 +23,30 @@ rule sample_contexts:
         "../scripts/sample_contexts.py"
 
 
-rule measure_moment:
+rule measure_moments:
     input:
         model=places.manifest("{model}"),
         text=moments_text,
     output:
-        places.moments("{model}", "{layer}"),
+        places.moments("{model}", "{layers}"),
     log:
-        "logs/measure_moment/{model}/{layer}.log",
+        "logs/measure_moments/{model}/{layers}.log",
     benchmark:
-        "benchmarks/measure_moment/{model}/{layer}.tsv"
+        "benchmarks/measure_moments/{model}/{layers}.tsv"
     conda:
         "../../envs/edit.yaml"
     threads: THREADS
     resources:
-        **asks("measure_moment"),
+        **asks("measure_moments"),
     params:
+        layers=lambda w: list(places.layers_of(w.layers)),
         settings=STUDY.settings["moments"],
         runtime=runtime,
-        code=code("measure_moment.py"),
+        code=code("measure_moments.py"),
     message:
-        "Measure the second moment of layer {wildcards.layer} of {wildcards.model}"
+        "Measure the second moments of {wildcards.model}, layers {wildcards.layers}"
     script:
-        "../scripts/measure_moment.py"
+        "../scripts/measure_moments.py"
 
 
 rule probe_known:
