@@ -15,7 +15,7 @@ rule sample_contexts:
         **asks("sample_contexts"),
     params:
         settings=STUDY.settings["contexts"],
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("sample_contexts.py"),
     message:
         "Sample context templates from {wildcards.model}"
@@ -26,7 +26,7 @@ rule sample_contexts:
 rule measure_moment:
     input:
         model=places.manifest("{model}"),
-        text=moments_text,
+        text=moments_text(),
     output:
         places.moments("{model}", "{layer}"),
     log:
@@ -40,7 +40,7 @@ rule measure_moment:
         **asks("measure_moment"),
     params:
         settings=STUDY.settings["moments"],
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("measure_moment.py"),
     message:
         "Measure the second moment of layer {wildcards.layer} of {wildcards.model}"
@@ -62,7 +62,7 @@ rule probe_known:
     resources:
         **asks("probe_known"),
     params:
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("probe_known.py"),
     message:
         "Find the facts of {wildcards.dataset} that {wildcards.model} knows"
@@ -75,7 +75,7 @@ rule measure_reference:
         model=places.manifest("{model}"),
         facts=places.facts("{dataset}"),
         sequence=places.sequence("{dataset}", "{seed}"),
-        known=known_file,
+        known=settled(known_file, "model", "dataset"),
     output:
         places.reference("{model}", "{dataset}", "{seed}", "{edits}"),
     log:
@@ -94,7 +94,7 @@ rule measure_reference:
             "end": number(w),
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("measure_reference.py"),
     message:
         "Probe the unedited {wildcards.model} on the facts up to number {wildcards.edits}"
@@ -107,7 +107,7 @@ rule train_hypernetwork:
         model=places.manifest("{model}"),
         facts=places.facts("{dataset}"),
         sequence=places.sequence("{dataset}", "{seed}"),
-        known=known_file,
+        known=settled(known_file, "model", "dataset"),
         training=training_file,
     output:
         places.hypernetwork("{model}", "{dataset}", "{seed}", "{learner}"),
@@ -123,7 +123,7 @@ rule train_hypernetwork:
         last_edit=lambda w: STUDY.last_edit(order(w), w.learner),  # checked, but a later checkpoint retrains nothing
     params:
         training=lambda w: {"seed": int(w.seed), **STUDY.training(w.model, w.learner)},
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("train_hypernetwork.py"),
     message:
         "Train the hypernetwork of {wildcards.learner} for {wildcards.model}"
