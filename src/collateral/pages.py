@@ -5,7 +5,16 @@ from typing import Any
 
 import polars as pl
 
-from collateral import pagechains, pagefindings, pagemissing, pagepapers, pageparts, pagetables, pageverdicts
+from collateral import (
+    pagechains,
+    pagedisk,
+    pagefindings,
+    pagemissing,
+    pagepapers,
+    pageparts,
+    pagetables,
+    pageverdicts,
+)
 from collateral.drawings import Drawing, drawings
 from collateral.figures import rows, words
 from collateral.figures.registry import FIGURES
@@ -90,7 +99,7 @@ def render(
     studies = rows.studies(tables)
     pages = [
         _index(tables, run, drawn, studies, figures_href),
-        *(_family(name, tables, drawn, studies, figures_href) for name in FAMILIES),
+        *(_family(name, tables, drawn, studies, figures_href, run) for name in FAMILIES),
     ]
     scope, known = _scope(run, studies), pagefindings.abilities(tables)
     return {
@@ -135,11 +144,16 @@ def _index(
     return Page(INDEX, "Summary", title, opening, own, [one for one in sections if one.body])
 
 
-def _family(name: str, tables: Tables, drawn: Sequence[Drawing], studies: Studies, href: str) -> Page:
+def _family(
+    name: str, tables: Tables, drawn: Sequence[Drawing], studies: Studies, href: str, run: Mapping[str, Any]
+) -> Page:
     """Return the page of a family of figures; a figure without data says what would produce it."""
     sections = _figure_sections(name, drawn, studies, href)
     for anchor, title, table, make in TABLES.get(name, ()):
         sections.append(Section(anchor, title, _table(tables, table, studies, make)))
+    stored = pagedisk.disk(tables.get("costs", pl.DataFrame()), run.get("checkpoints", {}))
+    if name == "cost" and stored:
+        sections.append(Section("disk", "Deltas instead of full checkpoints", stored))
     if not sections:
         sections = [Section("figures", "Figures", "<p>This version of the report draws none.</p>")]
     short, title, lead = FAMILIES[name]

@@ -19,7 +19,7 @@ from collateral.rates import (
 from collateral.recipes import method_names
 from collateral.stagework import Sizes, place_of, work_of
 from collateral.study import Study
-from collateral.workload import Work
+from collateral.workload import Work, weights
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Estimate:
         memory: on the device, or on all its cards together; unit: bytes.
         host: in main memory; unit: bytes.
         disk: left behind; unit: bytes.
+        checkpoint: of a link of a chain: what the whole edited model would take; unit: bytes.
         waiting: still to do; None where that could not be found out.
     """
 
@@ -46,6 +47,7 @@ class Estimate:
     memory: float = 0
     host: float = 0
     disk: float = 0
+    checkpoint: float = 0
     waiting: bool | None = None
 
     @property
@@ -223,7 +225,7 @@ def _estimate(
     rates: Calibration,
     waiting: frozenset[str] | None,
 ) -> Estimate:
-    kind, cores, _ = place_of(job, study)
+    kind, cores, dtype = place_of(job, study)
     left = None if waiting is None else job.output in waiting
     work = work_of(job, study, sizes)
     if work is None:
@@ -238,7 +240,9 @@ def _estimate(
     if record is not None and record.memory is not None:
         host = 1e6 * record.memory
     memory = work.memory if kind == "cuda" else host
-    return Estimate(job, kind, cores, time, source, memory, host, work.disk, left)
+    shape = sizes.shapes.get(job.model)
+    whole = weights(shape, dtype) if shape and job.rule == "edit" else 0
+    return Estimate(job, kind, cores, time, source, memory, host, work.disk, whole, left)
 
 
 def _unplaced(job: Job) -> Job:

@@ -33,6 +33,7 @@ def plan_text(plan: Plan, title: str, needs: Mapping[Job, Need], notes: Sequence
         f"Plan of '{title}'",
         _aligned([head, *rows]),
         _models(plan, kinds),
+        _stored(plan),
         _longest(plan),
         _asked(plan, needs),
         _beyond(plan, needs),
@@ -139,6 +140,22 @@ def _models(plan: Plan, kinds: Sequence[str]) -> str:
     for kind in kinds:
         head += [_UNITS[kind], "between"]
     return _aligned([[*head, "memory to edit", "to evaluate", "disk"], *rows])
+
+
+def _stored(plan: Plan) -> str:
+    """Return what the chains' checkpoints take, beside what they would take as whole models."""
+    links = [one for one in plan.estimates if one.checkpoint]
+    if not links:
+        return ""
+    kept, whole = sum(one.disk for one in links), sum(one.checkpoint for one in links)
+    return (
+        f"{checkpoints(len(links))} on disk: {size(kept)} as deltas; full checkpoints would be {size(whole)}."
+    )
+
+
+def checkpoints(count: int) -> str:
+    """Return a number of checkpoints in words: `1 checkpoint`, `2,400 checkpoints`."""
+    return f"{count:,} checkpoint{'' if count == 1 else 's'}"
 
 
 def _longest(plan: Plan) -> str:

@@ -12,7 +12,9 @@ import polars as pl
 from collateral import pages
 from collateral.drawings import Drawing, drawings
 from collateral.files import sha256_file, whole_file, write_json, write_text
+from collateral.joblog import NOTE
 from collateral.libraries import versions
+from collateral.pagedisk import checkpoint_bytes, disk_lines
 from collateral.paper import svg_and_png
 from collateral.provenance import machine
 from collateral.tablefile import read_table
@@ -40,6 +42,7 @@ def write_report(
         figures: folder beside `folder`, written: `{page}/{figure}.csv`, `.svg`, `.png`, `.rst`.
         missing: what an unfinished study lacks, as `unfinished.missing` gives it.
     """
+    whole = _checkpoints(hashed, settings)
     tables = {path.stem: read_table(path, "a result table", ()) for path in table_paths}
     run = {
         "settings": dict(settings),
@@ -47,6 +50,7 @@ def write_report(
         "machine": machine(),
         "hashes": {name: sha256_file(path) for name, path in sorted(hashed.items())},
         "missing": list(missing),
+        "checkpoints": whole,
     }
     drawn = drawings(tables)
     for own in (folder, figures):
@@ -57,7 +61,18 @@ def write_report(
     write_json(folder / RUN_FILE, run)
     for name, page in pages.render(tables, run, f"../{figures.name}", drawn).items():
         write_text(folder / name, page)
+    for line in disk_lines(tables.get("costs", pl.DataFrame()), whole):
+        log.log(NOTE, "%s", line)
     log.info("the report is %s", folder / "index.html")
+
+
+def _checkpoints(hashed: Mapping[str, Path], settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return model → bytes that a full checkpoint of it would take, of the models whose files are there."""
+    folders = [path.parent for path in hashed.values() if path.name == "manifest.json"]
+    found = {
+        folder.name: checkpoint_bytes(folder, settings["models"][folder.name]["dtype"]) for folder in folders
+    }
+    return {model: size for model, size in found.items() if size}
 
 
 def write_figure(drawing: Drawing, folder: Path) -> None:

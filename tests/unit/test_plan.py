@@ -276,6 +276,21 @@ def test_the_table_names_every_stage_and_what_it_rests_on():
     assert "Not known before" in text
 
 
+def test_the_plan_says_what_full_checkpoints_would_take():
+    """SmolLM2 has 134.5 million parameters; in float32 its two checkpoints would be 1.1 GB."""
+    plan = plan_of(study_of(editors=["rome"], checkpoints=[1, 5]))
+    links = [one for one in plan.estimates if one.job.rule == "edit"]
+    assert [round(one.checkpoint / 1e6) for one in links] == [538, 538]
+    assert all(one.checkpoint == 0 for one in plan.estimates if one.job.rule != "edit")
+    kept = size(sum(one.disk for one in links))
+    said = f"2 checkpoints on disk: {kept} as deltas; full checkpoints would be 1.1 GB."
+    assert said in plan_text(plan, "t", {}, [])
+    singles = study_of(
+        editors=["alone"], sections={"editors": {"alone": {"method": "rome", "editing": "single"}}}
+    )
+    assert "full checkpoints" not in plan_text(plan_of(singles), "t", {}, [])
+
+
 def test_a_model_that_no_card_holds_is_named_with_the_cards_that_it_needs():
     """GPT-J-6B in float32: 24 GB of weights, two cards halve it; with five times as many layers no card holds it."""
     spread = {"models": {"gpt-j-6b": {"device": "cuda:all", "cards": 2}}}

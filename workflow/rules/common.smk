@@ -4,6 +4,7 @@ import functools
 import re
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 
@@ -30,6 +31,10 @@ except CollateralError as error:
     raise WorkflowError(str(error))
 
 THREADS = STUDY.settings["runtime"]["threads"]
+# what a study may do without, so that its jobs need not ask each for themselves, see `settled`
+ADAPTERS = any(STUDY.is_flagged(editor, "adapter") for editor in STUDY.names("editors"))
+PLACEBOS = any(STUDY.likeness(one.model, one.editor) for one in STUDY.cells)
+SKIPPING = STUDY.settings["collapse"]["skip"]
 CODES = {}  # fingerprint → the source files behind it, which `make why` names
 TREES = Trees(Path(".snakemake/collateral.trees.json"))
 
@@ -40,7 +45,7 @@ wildcard_constraints:
     seed="|".join(map(str, STUDY.names("seeds"))),
     editor="|".join(map(re.escape, STUDY.names("editors"))),
     learner="|".join(map(re.escape, STUDY.settings["editors"])),
-    suite="|".join(map(re.escape, STUDY.settings["suites"])),
+    suite="|".join(map(re.escape, STUDY.names("suites"))),
     edits=r"\d{4,5}",
     layers=r"\d{2,3}(-(to-)?\d{2,3})*",
     download=r"[0-9a-f]{16}/[^/]+",
@@ -49,6 +54,7 @@ wildcard_constraints:
     text=r"[0-9a-f]{16}",
 
 
+@functools.cache
 def locate(path):
     """A path of the config: relative to the working directory, else to the project."""
     try:
@@ -85,6 +91,22 @@ def code(script, *modules):
     if not STUDY.settings["runtime"]["rerun_on_upgrade"]:
         return own
     return f"{own} {provenance.libraries(reached)}"
+
+
+def settled(function, *kinds):
+    """What a function of a chain's or a suite's names gives, where it is the same in the whole study; else the function.
+
+    Snakemake takes a quarter of a millisecond a job to call one, whatever it does, and a study has thousands of jobs.
+    """
+    if kinds == ("suite",):
+        cases = [(name,) for name in STUDY.names("suites")]
+    else:
+        cases = dict.fromkeys(tuple(getattr(one, kind) for kind in kinds) for one in STUDY.cells)
+    try:
+        found = [function(SimpleNamespace(**dict(zip(kinds, case)))) for case in cases]
+    except CollateralError:
+        return function  # it is said by the job that meets it
+    return found[0] if found and all(one == found[0] for one in found) else function
 
 
 def number(wildcards):
@@ -174,7 +196,7 @@ def training_file(wildcards):
 def known_file(wildcards):
     """The table of known facts, where the data set is restricted to them."""
     known = STUDY.settings["datasets"][wildcards.dataset]["known_only"]
-    return places.known(wildcards.model, wildcards.dataset) if known else []
+    return places.known("{model}", "{dataset}") if known else []
 
 
 def runtime(wildcards):
@@ -191,7 +213,7 @@ def recipe(wildcards):
     return STUDY.recipe(wildcards.model, wildcards.editor)
 
 
-def moments_text(wildcards):
+def moments_text():
     """The file of the text that keys and activations are taken from, its own or brought from the hub, if any."""
     text, brought = STUDY.settings["moments"]["text"], staging.hub_text(STUDY)
     if brought:
@@ -272,6 +294,7 @@ def references(wildcards, start=0):
     return [places.reference(*order(wildcards), end) for _, end in blocks if end > start]
 
 
+@functools.cache
 def task_folders(suite):
     return [str(locate(folder)) for folder in STUDY.settings["suites"][suite]["folders"]]
 

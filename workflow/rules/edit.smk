@@ -6,14 +6,14 @@ rule edit:
         model=places.manifest("{model}"),
         facts=places.facts("{dataset}"),
         sequence=places.sequence("{dataset}", "{seed}"),
-        known=known_file,
+        known=settled(known_file, "model", "dataset"),
         contexts=places.contexts("{model}"),
-        moments=moments_file,
-        hypernetwork=hypernetwork_file,
+        moments=settled(moments_file, "model", "editor"),
+        hypernetwork=settled(hypernetwork_file, *Cell._fields),
         reference=lambda w: references(w, previous(w)),
         deltas=deltas_before,
         state=lambda w: at(cell(w), earlier(w)[-1:], "state.safetensors"),
-        like=likeness,
+        like=likeness if PLACEBOS else [],
     output:
         delta=checkpoint("delta.parquet"),
         state=checkpoint("state.safetensors"),
@@ -31,14 +31,14 @@ rule edit:
     resources:
         **asks("edit"),
     params:
-        recipe=recipe,
+        recipe=settled(recipe, "model", "editor"),
         link=lambda w: {
             "start": previous(w),
             "edits": number(w),
             "seed": int(w.seed),
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=lambda w: code("edit.py", f"collateral.methods.{recipe(w)['method']}"),
     message:
         "Edit {wildcards.model} with {wildcards.editor} up to {wildcards.edits} edits"
@@ -51,12 +51,12 @@ rule edit_singly:
         model=places.manifest("{model}"),
         facts=places.facts("{dataset}"),
         sequence=places.sequence("{dataset}", "{seed}"),
-        known=known_file,
+        known=settled(known_file, "model", "dataset"),
         contexts=places.contexts("{model}"),
-        moments=moments_file,
-        hypernetwork=hypernetwork_file,
+        moments=settled(moments_file, "model", "editor"),
+        hypernetwork=settled(hypernetwork_file, *Cell._fields),
         reference=lambda w: references(w, previous(w)),
-        like=likeness,
+        like=likeness if PLACEBOS else [],
     output:
         records=single("edits.parquet"),
         after_edit=single("after-edit.parquet"),
@@ -73,7 +73,7 @@ rule edit_singly:
     resources:
         **asks("edit_singly"),
     params:
-        recipe=recipe,
+        recipe=settled(recipe, "model", "editor"),
         link=lambda w: {
             "start": previous(w),
             "edits": number(w),
@@ -81,7 +81,7 @@ rule edit_singly:
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
         weigh=lambda w: {name: STUDY.settings["weights"][name] for name in ("thresholds", "quantiles")},
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=lambda w: code("edit_singly.py", f"collateral.methods.{recipe(w)['method']}"),
     message:
         "Edit {wildcards.model} with {wildcards.editor}, one at a time, up to fact {wildcards.edits}"
@@ -102,7 +102,7 @@ rule export_checkpoint:
     resources:
         **asks("export_checkpoint"),
     params:
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("export_checkpoint.py"),
     message:
         "Save {wildcards.editor} after {wildcards.edits} edits as a full model"

@@ -19,8 +19,8 @@ rule evaluate_unedited:
         **asks("evaluate_unedited"),
     params:
         suite=suite_settings,
-        folders=lambda w: task_folders(w.suite),
-        runtime=runtime,
+        folders=settled(lambda w: task_folders(w.suite), "suite"),
+        runtime=settled(runtime, "model"),
         code=suite_code("evaluate_abilities.py"),
     message:
         "Evaluate the unedited {wildcards.model} on {wildcards.suite}"
@@ -32,9 +32,9 @@ rule evaluate_abilities:
     input:
         model=places.manifest("{model}"),
         deltas=deltas_upto,
-        state=adapter_state,
+        state=adapter_state if ADAPTERS else [],
         data=suite_data,
-        verdict=verdict_before,
+        verdict=verdict_before if SKIPPING else [],
     output:
         result=checkpoint(places.abilities("{suite}")),
         samples=checkpoint(places.abilities("{suite}", ".items.parquet")),
@@ -51,8 +51,8 @@ rule evaluate_abilities:
         **asks("evaluate_abilities"),
     params:
         suite=suite_settings,
-        folders=lambda w: task_folders(w.suite),
-        runtime=runtime,
+        folders=settled(lambda w: task_folders(w.suite), "suite"),
+        runtime=settled(runtime, "model"),
         code=suite_code("evaluate_abilities.py", adapter_module),
     message:
         "Evaluate {wildcards.editor} after {wildcards.edits} edits on {wildcards.suite}"
@@ -64,7 +64,7 @@ rule screen_collapse:
     input:
         results=lambda w: suite_results(w, ".json"),
         samples=lambda w: suite_results(w, ".items.parquet"),
-        previous=verdict_before,
+        previous=verdict_before if SKIPPING else [],
     output:
         checkpoint("collapse.json"),
     log:
@@ -91,10 +91,10 @@ rule measure_efficacy:
         model=places.manifest("{model}"),
         facts=places.facts("{dataset}"),
         sequence=places.sequence("{dataset}", "{seed}"),
-        known=known_file,
+        known=settled(known_file, "model", "dataset"),
         reference=references,
         deltas=deltas_upto,
-        state=adapter_state,
+        state=adapter_state if ADAPTERS else [],
     output:
         checkpoint("efficacy.parquet"),
     log:
@@ -113,8 +113,8 @@ rule measure_efficacy:
             "edits": number(w),
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
-        runtime=runtime,
-        code=lambda w: code("measure_efficacy.py", *adapter_module(w)),
+        runtime=settled(runtime, "model"),
+        code=settled(lambda w: code("measure_efficacy.py", *adapter_module(w)), "model", "editor"),
     message:
         "Probe all edits of {wildcards.editor} after {wildcards.edits} edits"
     script:
@@ -125,8 +125,8 @@ rule measure_drift:
     input:
         model=places.manifest("{model}"),
         deltas=deltas_upto,
-        state=adapter_state,
-        text=moments_text,
+        state=adapter_state if ADAPTERS else [],
+        text=moments_text(),
     output:
         checkpoint("drift.parquet"),
     log:
@@ -142,8 +142,8 @@ rule measure_drift:
         **asks("measure_drift"),
     params:
         settings={"text": STUDY.settings["moments"]["text"], **STUDY.settings["drift"]},
-        runtime=runtime,
-        code=lambda w: code("measure_drift.py", *adapter_module(w)),
+        runtime=settled(runtime, "model"),
+        code=settled(lambda w: code("measure_drift.py", *adapter_module(w)), "model", "editor"),
     message:
         "Measure the drift of {wildcards.editor} after {wildcards.edits} edits"
     script:

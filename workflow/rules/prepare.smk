@@ -15,7 +15,7 @@ rule sample_contexts:
         **asks("sample_contexts"),
     params:
         settings=STUDY.settings["contexts"],
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("sample_contexts.py"),
     message:
         "Sample context templates from {wildcards.model}"
@@ -26,7 +26,7 @@ rule sample_contexts:
 rule measure_moments:
     input:
         model=places.manifest("{model}"),
-        text=moments_text,
+        text=moments_text(),
     output:
         places.moments("{model}", "{layers}"),
     log:
@@ -41,7 +41,7 @@ rule measure_moments:
     params:
         layers=lambda w: list(places.layers_of(w.layers)),
         settings=STUDY.settings["moments"],
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("measure_moments.py"),
     message:
         "Measure the second moments of {wildcards.model}, layers {wildcards.layers}"
@@ -63,7 +63,7 @@ rule probe_known:
     resources:
         **asks("probe_known"),
     params:
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("probe_known.py"),
     message:
         "Find the facts of {wildcards.dataset} that {wildcards.model} knows"
@@ -76,7 +76,7 @@ rule measure_reference:
         model=places.manifest("{model}"),
         facts=places.facts("{dataset}"),
         sequence=places.sequence("{dataset}", "{seed}"),
-        known=known_file,
+        known=settled(known_file, "model", "dataset"),
     output:
         places.reference("{model}", "{dataset}", "{seed}", "{edits}"),
     log:
@@ -95,7 +95,7 @@ rule measure_reference:
             "end": number(w),
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("measure_reference.py"),
     message:
         "Probe the unedited {wildcards.model} on the facts up to number {wildcards.edits}"
@@ -108,7 +108,7 @@ rule train_hypernetwork:
         model=places.manifest("{model}"),
         facts=places.facts("{dataset}"),
         sequence=places.sequence("{dataset}", "{seed}"),
-        known=known_file,
+        known=settled(known_file, "model", "dataset"),
         training=training_file,
     output:
         places.hypernetwork("{model}", "{dataset}", "{seed}", "{learner}"),
@@ -124,7 +124,7 @@ rule train_hypernetwork:
         last_edit=lambda w: STUDY.last_edit(order(w), w.learner),  # checked, but a later checkpoint retrains nothing
     params:
         training=lambda w: {"seed": int(w.seed), **STUDY.training(w.model, w.learner)},
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("train_hypernetwork.py"),
     message:
         "Train the hypernetwork of {wildcards.learner} for {wildcards.model}"

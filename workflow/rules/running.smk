@@ -1,13 +1,25 @@
-# What happens when, and only when, jobs are about to run; it comes after everything else.
+# What comes after all rules: what Snakemake need not find out for each job, and what happens when jobs are about to run.
 
 import atexit
+import inspect
 import os
 import shlex
 import sys
 
+from snakemake.common import overwrite_function_params
+
 from collateral.joblog import COMMAND, broke_off
 from collateral.reasons import LEDGER, remember
 from collateral.runs import only_run
+
+
+def tell_parameters(rules):
+    """Tell Snakemake once what each function of the rules takes: it would look at its signature twice a job."""
+    for rule in rules:
+        for item in [*rule.input, *rule.params]:
+            function = getattr(getattr(item, "_file", item), "callable", item)
+            if inspect.isfunction(function):
+                overwrite_function_params(function, inspect.signature(function).parameters)
 
 
 def begins(executor):
@@ -53,6 +65,7 @@ def repeated():
     return shlex.join(["snakemake", *given, "--"])
 
 
+tell_parameters(workflow.rules)
 if workflow.is_main_process:
     TREES.save()  # for the processes of its jobs; and at the end, with what single jobs asked for
     atexit.register(TREES.save)

@@ -5,7 +5,7 @@ rule weigh:
     input:
         model=places.manifest("{model}"),
         deltas=deltas_weighed,
-        state=adapter_state,
+        state=adapter_state if ADAPTERS else [],
     output:
         weights=checkpoint("weights.parquet"),
         heatmap=checkpoint("heatmap.parquet"),
@@ -22,7 +22,7 @@ rule weigh:
         **asks("weigh"),
     params:
         settings=STUDY.settings["weights"],
-        runtime=runtime,
+        runtime=settled(runtime, "model"),
         code=code("weigh.py"),
     message:
         "Weigh {wildcards.editor} after {wildcards.edits} edits"
