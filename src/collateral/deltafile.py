@@ -20,7 +20,7 @@ from collateral.deltaheads import check_head, encoding_of
 from collateral.errors import CollateralError
 from collateral.factors import MOST_RANKS
 from collateral.files import whole_file
-from collateral.increments import WIDER, Elements, Increment, advance, tensor_sha256, widened
+from collateral.increments import WIDER, Increment, Part, advance, put_exceptions, tensor_sha256, widened
 from collateral.operations import Operation
 from collateral.sealed import check_seal
 from collateral.shortages import shortage
@@ -135,11 +135,12 @@ def _bytes(table: pa.Table, how: Mapping[str, Any]) -> int:
 
 def _other(path: Path, before: Mapping[str, Tensor], parameters: Mapping[str, Any]) -> str | None:
     """Return the first parameter that a file does not turn into what it was made from; None where there is none."""
-    one = read_increment(path)
+    one = read_outline(path)
     for name, about in parameters.items():
         total = widened(before[name])
-        elements = [one.elements[name]] if name in one.elements else []
-        advance(total, before[name].dtype, one, name, elements, one.operations.get(name, ()))
+        for _, change in read_parts(one, name):
+            advance(total, before[name], change)
+        put_exceptions(total, one.metadata["parameters"][name])
         if tensor_sha256(total.to(before[name].dtype)) != about["after"]:
             return name
     return None
@@ -186,15 +187,6 @@ def read_increment(path: Path) -> Increment:
         CollateralError: missing, empty, truncated, flipped, or of another format; the message has the remedy.
     """
     check_seal(path, "a delta")
-    return read_whole(path)
-
-
-def read_whole(path: Path) -> Increment:
-    """Return one checkpoint's increment from a file whose seal was checked.
-
-    Raises:
-        CollateralError: as `read_increment`.
-    """
     with _opened(path) as (handle, metadata):
         parameters, table = metadata["parameters"], handle.read()
         if encoding_of(metadata) == "factors":
@@ -205,38 +197,36 @@ def read_whole(path: Path) -> Increment:
         return Increment(Path(path), metadata, elements)
 
 
-def read_elements(one: Increment, name: str) -> Iterator[Elements]:
-    """Yield (flat indices, values) of one parameter, a row group of the file (a million elements) at a time.
+def read_parts(one: Increment, name: str | None = None) -> Iterator[Part]:
+    """Yield what a file says of its parameters, or of one of them, in pieces; its seal was checked with the outline.
+
+    At most a row group of the file is held: a million elements, or the factors of one parameter.
 
     Raises:
         CollateralError: as `read_increment`, of the row groups that hold the parameter.
     """
     with _opened(one.path) as (handle, metadata):
-        if encoding_of(metadata) == "elements":
-            for group in _groups(handle, name):
-                rows = elementtable.Rows(handle.read_row_group(group))
-                yield rows.of(name, metadata["parameters"][name]["shape"])
+        about, names = metadata["parameters"], sorted(metadata["parameters"]) if name is None else [name]
+        if encoding_of(metadata) == "factors":
+            for own in names:
+                table = handle.read_row_groups(_groups(handle, own))
+                yield own, factortable.operations_of(table, about, [own])[own]
+            return
+        for group in range(handle.num_row_groups) if name is None else _groups(handle, name):
+            rows = elementtable.Rows(handle.read_row_group(group))
+            for own in names:
+                for elements in rows.pieces(own, about[own]["shape"]):
+                    yield own, elements
 
 
-def read_operations(one: Increment, name: str) -> list[Operation]:
-    """Return the operations on one parameter; none where the file has elements.
-
-    Raises:
-        CollateralError: as `read_increment`, of the row group that holds the parameter.
-    """
-    with _opened(one.path) as (handle, metadata):
-        if encoding_of(metadata) == "elements":
-            return []
-        table = handle.read_row_groups(list(_groups(handle, name)))
-        return factortable.operations_of(table, metadata["parameters"], [name])[name]
-
-
-def _groups(handle: pq.ParquetFile, name: str) -> Iterator[int]:
-    """Yield the row groups that may hold a parameter."""
+def _groups(handle: pq.ParquetFile, name: str) -> list[int]:
+    """Return the row groups that may hold a parameter."""
+    found = []
     for group in range(handle.num_row_groups):
         bounds = handle.metadata.row_group(group).column(0).statistics
         if bounds is None or not bounds.has_min_max or bounds.min <= name <= bounds.max:
-            yield group
+            found.append(group)
+    return found
 
 
 def read_chain(paths: Sequence[Path], base_sha256: str, *, outlines: bool = False) -> list[Increment]:

@@ -5,7 +5,7 @@ up, see `increments`; sorted. The few elements whose difference does not fit are
 bits before and after.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ OPTIONS: dict[str, Any] = {
     "use_dictionary": ["parameter", "row"],  # rows ascend: the dictionary's codes become runs
     "column_encoding": {"col": "DELTA_BINARY_PACKED", "value": "BYTE_STREAM_SPLIT"},
 }
+_PIECE = 2**14  # elements
 _ARROW = {torch.float64: pa.float64(), torch.float32: pa.float32()}
 
 
@@ -97,18 +98,31 @@ class Rows:
         Raises:
             IndexError: an element lies outside the parameter.
         """
-        mine = slice(0, 0)
-        if name in self._names:
-            code = self._names.index(name)
-            ends = np.array(
-                [code, code + 1], self._code.dtype
-            )  # of another type, all codes would be converted
-            mine = slice(*map(int, np.searchsorted(self._code, ends)))
+        return self._piece(self._rows(name), name, shape)
+
+    def pieces(self, name: str, shape: Sequence[int]) -> Iterator[Elements]:
+        """Yield the same in pieces that stay in a core's cache, and of which more have none left out.
+
+        Raises:
+            IndexError: an element lies outside the parameter.
+        """
+        mine = self._rows(name)
+        for start in range(mine.start, mine.stop, _PIECE):
+            yield self._piece(slice(start, min(start + _PIECE, mine.stop)), name, shape)
+
+    def _rows(self, name: str) -> slice:
+        if name not in self._names:
+            return slice(0, 0)
+        code = self._names.index(name)
+        ends = np.array([code, code + 1], self._code.dtype)  # of another type, all codes would be converted
+        return slice(*map(int, np.searchsorted(self._code, ends)))
+
+    def _piece(self, mine: slice, name: str, shape: Sequence[int]) -> Elements:
         row, col, value = (column[mine] for column in self._columns)
         height, width = int(np.prod(shape[:-1])), shape[-1]
         if len(row) and (row.max() >= height or col.max() >= width or min(row.min(), col.min()) < 0):
             raise IndexError(f"an element lies outside {name} {shape}")
-        values = torch.from_numpy(value if value.flags.writeable else value.copy())
+        values = torch.from_numpy(value.copy())
         if len(row):
             first, last = (int(row[end]) * width + int(col[end]) for end in (0, -1))
             if last - first == len(row) - 1:  # they ascend, so that none is missing

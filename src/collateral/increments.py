@@ -7,7 +7,7 @@ of low rank, a file may hold them as factors instead, and its operations are don
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from collateral.operations import Operation, followed
 
 Elements = tuple[Tensor | slice, Tensor]
 WIDER = {"float32": torch.float64, "bfloat16": torch.float32, "float16": torch.float32}
+
+
+Part = tuple[str, Elements | list[Operation]]  # a parameter, and some of its elements or all its operations
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def rebuild(
     increments: Sequence[Increment],
     *,
     check_base: bool = True,
-    whole: Callable[[Increment], Increment] = lambda one: one,
+    parts: Callable[[Increment], Iterable[Part]] | None = None,
 ) -> dict[str, Tensor]:
     """Return every touched parameter after a chain of increments, verified by hash.
 
@@ -65,7 +68,7 @@ def rebuild(
         base: W_0 of at least the touched parameters, as stored.
         increments: the chain, from the first checkpoint to the wanted one, in any order.
         check_base: verify that the chain starts at W_0 and has no gap.
-        whole: gives an increment its elements when its turn comes, so that one is held at a time.
+        parts: reads what changed when an increment's turn comes; None: the increments hold it.
 
     Raises:
         CollateralError: a gap in the chain, another base model, or a result with another hash.
@@ -75,19 +78,23 @@ def rebuild(
         check_chain(base, chain)
     start = max((i for i, one in enumerate(chain) if one.metadata["mode"] == "replacing"), default=0)
     last = {name: one for one in chain[start:] for name in one.metadata["parameters"]}
-    sums: dict[str, Tensor] = {}
-    for outline in chain[start:]:
-        one = whole(outline)
-        for name in one.metadata["parameters"]:
-            if name not in sums:
-                sums[name] = widened(base[name])
-            elements = [one.elements[name]] if name in one.elements else []
-            advance(sums[name], base[name].dtype, one, name, elements, one.operations.get(name, ()))
+    sums = {name: widened(base[name]) for name in sorted(last)}
+    for one in chain[start:]:
+        for name, change in (parts or held)(one):
+            advance(sums[name], base[name], change)
+        for name, about in one.metadata["parameters"].items():
+            put_exceptions(sums[name], about)
     live = {}
-    for name in sorted(sums):
+    for name in sorted(last):
         live[name] = sums.pop(name).to(base[name].dtype).reshape(base[name].shape)
         check_rebuilt(live[name], name, last[name])
     return live
+
+
+def held(one: Increment) -> Iterator[Part]:
+    """Yield what an increment says of each parameter, all of it being in memory."""
+    yield from one.elements.items()
+    yield from one.operations.items()
 
 
 def widened(base: Tensor) -> Tensor:
@@ -96,29 +103,23 @@ def widened(base: Tensor) -> Tensor:
     return base.detach().cpu().flatten().to(wider, copy=True)
 
 
-def advance(
-    total: Tensor,
-    dtype: torch.dtype,
-    one: Increment,
-    name: str,
-    elements: Iterable[Elements],
-    operations: Sequence[Operation],
-) -> None:
-    """Turn a parameter before a checkpoint into the one after it, in place.
+def advance(total: Tensor, base: Tensor, change: Elements | Sequence[Operation]) -> None:
+    """Add to a parameter some elements, or all its operations, in place.
 
     Args:
         total: the parameter, flat and one width up.
-        dtype: of the parameter.
-        one: the checkpoint's increment.
-        name: of the parameter.
-        elements: of the increment.
-        operations: of the increment.
+        base: of its shape and type.
+        change: what is added.
     """
-    about = one.metadata["parameters"][name]
-    if operations:
-        total.copy_(followed(total.to(dtype).reshape(about["shape"]), operations).flatten())
-    for index, value in elements:
+    if isinstance(change, tuple):
+        index, value = change
         total[index] += value
+    else:
+        total.copy_(followed(total.to(base.dtype).reshape(base.shape), change).flatten())
+
+
+def put_exceptions(total: Tensor, about: Mapping[str, Any]) -> None:
+    """Put the elements that a checkpoint could not state as differences into a parameter, which has all others."""
     for exception in about["exceptions"]:
         total[exception["index"]] = float.fromhex(exception["after"])
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from collateral.deltafile import read_elements, read_operations
-from collateral.increments import Increment, advance, check_chain, check_rebuilt, widened
+from collateral.deltafile import read_parts
+from collateral.increments import Increment, advance, check_chain, check_rebuilt, put_exceptions, widened
 
 
 def replay(base: Tensor, name: str, outlines: Sequence[Increment]) -> Iterator[Tensor]:
@@ -31,7 +31,9 @@ def replay(base: Tensor, name: str, outlines: Sequence[Increment]) -> Iterator[T
             live = base
             total = widened(base)
         if name in one.metadata["parameters"]:
-            advance(total, base.dtype, one, name, read_elements(one, name), read_operations(one, name))
+            for _, change in read_parts(one, name):
+                advance(total, base, change)
+            put_exceptions(total, one.metadata["parameters"][name])
             live = total.to(base.dtype).reshape(base.shape)
             check_rebuilt(live, name, one)
         yield live

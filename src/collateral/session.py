@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collateral.delta import Delta, Factors, Update, dense, norm, restore, snapshot
-from collateral.deltafile import read_chain, read_whole
+from collateral.deltafile import read_chain, read_parts
 from collateral.editing import (
     Edit,
     EditingMethod,
@@ -101,7 +101,7 @@ def apply_chain(model: LanguageModel, paths: Sequence[Path]) -> None:
     """
     outlines = read_chain(paths, model.base_sha256, outlines=True)
     names = {name for one in outlines for name in one.metadata["parameters"]}
-    live = rebuild(snapshot(model, tuple(sorted(names))), outlines, whole=lambda one: read_whole(one.path))
+    live = rebuild(snapshot(model, tuple(sorted(names))), outlines, parts=read_parts)
     for name, values in live.items():
         model.network.get_parameter(name).data.copy_(values)
 

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 import inferred_frames
 import report_frames
 from collateral import pages, sealed
-from collateral.deltafile import read_elements, read_increment, read_outline, write_increment
+from collateral.deltafile import read_increment, read_outline, read_parts, write_increment
 from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.increments import rebuild
@@ -235,7 +235,7 @@ def read_and_used(path: Path, before: dict[str, torch.Tensor]) -> dict[str, torc
     outline = refused_in_one_line(lambda: read_outline(path))
     if outline is not None:
         for name in outline.metadata["parameters"]:
-            refused_in_one_line(lambda name=name: list(read_elements(outline, name)))
+            refused_in_one_line(lambda name=name: list(read_parts(outline, name)))
     one = refused_in_one_line(lambda: read_increment(path))
     return None if one is None else refused_in_one_line(lambda: rebuild(before, [one]))
 
