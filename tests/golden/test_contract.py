@@ -269,7 +269,8 @@ def test_updates_of_low_rank_are_stored_as_factors_where_that_is_smaller(
     prepared = prepared_for(method, model, facts, moments, tmp_path)
     original = snapshot(model, editor.parameters(model))
     recipe = Recipe(editor, Regularizer(name, keep=40.0))
-    numbered = list(enumerate(facts[:2], start=1))
+    few = 1 if method == "mend" else 2  # of which one operation's factors are half as large as a tiny matrix
+    numbered = list(enumerate(facts[:few], start=1))
     link = run_link(model, recipe, numbered, prepared, {}, original=original, seed=0, observe=lambda _: None)
     assert link.operations is not None
     about = {"base_sha256": "x", "mode": "additive", "from_edits": 0, "to_edits": 2, "editor": {}}
