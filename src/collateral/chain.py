@@ -157,7 +157,7 @@ def edit_link(
         "to_edits": edits,
         "editor": dict(recipe),
     }
-    write_increment(delta, link.before, link.after, about)
+    write_increment(delta, link.before, link.after, about, link.operations)
 
 
 def begin(

@@ -7,19 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from collateral.factors import Factors
 from collateral.models import LanguageModel
 
-
-@dataclass(frozen=True)
-class Factors:
-    """A low-rank update `left @ right.T` of a `d_out x d_in` matrix."""
-
-    left: Float[Tensor, "d_out rank"]
-    right: Float[Tensor, "d_in rank"]
-
-    def dense(self) -> Float[Tensor, "d_out d_in"]:
-        """Return the product."""
-        return self.left @ self.right.T
+__all__ = ["Delta", "Factors", "Update", "dense", "norm", "restore", "snapshot"]
 
 
 Update = Tensor | Factors
@@ -31,12 +22,12 @@ def dense(update: Update) -> Tensor:
 
 
 def norm(update: Update) -> float:
-    """Return the Frobenius norm of an update; of factors by tr(LᵀL RᵀR), without their product."""
-    if isinstance(update, Factors):
+    """Return the Frobenius norm of an update; of factors without a mask by tr(LᵀL RᵀR), without their product."""
+    if isinstance(update, Factors) and update.mask is None:
         left, right = update.left.double(), update.right.double()
         square = ((left.T @ left) * (right.T @ right)).sum()
         return float(square.clamp_min(0.0).sqrt())
-    return float(torch.linalg.vector_norm(update, dtype=torch.float64))  # without a copy in float64
+    return float(torch.linalg.vector_norm(dense(update), dtype=torch.float64))  # without a copy in float64
 
 
 @dataclass(frozen=True)

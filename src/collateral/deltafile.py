@@ -1,133 +1,149 @@
-"""Parquet ↔ weight increments. The only file that knows the format.
+"""Parquet ↔ weight increments: with `elementtable` and `factortable`, the only files that know the format.
 
-One row is one changed element: `parameter` (dictionary), `row`, `col` (as the tensor is stored), `value`, one width
-up, see `increments`. The few elements whose difference does not fit are listed in the metadata with their bits
-before and after.
+A file states what changed in one of two encodings, whichever is smaller: by `elements`, or, where every update was
+of low rank, by the `factors` of each operation, with the masks of regularisers.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
-from collateral.deltaheads import check_head
+from collateral import elementtable, factortable
+from collateral.deltaheads import check_head, encoding_of
 from collateral.errors import CollateralError
+from collateral.factors import MOST_RANKS
 from collateral.files import whole_file
-from collateral.increments import WIDER, Increment, rebuild, tensor_sha256
+from collateral.increments import WIDER, Increment, Part, advance, put_exceptions, tensor_sha256, widened
+from collateral.operations import Operation
 from collateral.sealed import check_seal
 from collateral.shortages import shortage
-from collateral.tablefile import write_sealed
+from collateral.tablefile import write_sealed, written
+
+log = logging.getLogger(__name__)
 
 FORMAT = "collateral-delta/2"
 _KEY = "collateral"
 _REMEDY = "delete it and run the workflow again: that checkpoint and the later ones are rebuilt"
-_ARROW = {torch.float64: pa.float64(), torch.float32: pa.float32()}
+Operations = Mapping[str, Sequence[Operation]]
 
 
 def write_increment(
-    path: Path, before: Mapping[str, Tensor], after: Mapping[str, Tensor], about: Mapping[str, Any]
+    path: Path,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    operations: Operations | None = None,
 ) -> None:
-    """Write what changed between two states of some parameters.
+    """Write what changed between two states of some parameters, in the smaller encoding.
 
     Args:
         path: the parquet file.
         before: parameters at the previous checkpoint (or W_0 where `about["mode"]` is replacing).
         after: the same parameters now.
         about: `base`, `base_sha256`, `mode`, `from_edits`, `to_edits`, `editor`.
+        operations: what was done to each of the parameters between, in order, where that can be told; factors are
+            stored only if they give `after` bit for bit.
     """
-    parameters: dict[str, Any] = {}
-    columns: dict[str, list[npt.NDArray[Any]]] = {"row": [], "col": [], "value": []}
-    codes: list[npt.NDArray[np.int32]] = []
     names = sorted(before)
     dtypes = {str(before[name].dtype).removeprefix("torch.") for name in names}
     if len(dtypes) > 1:
         raise CollateralError(
             f"{path}: the touched parameters have several dtypes ({', '.join(sorted(dtypes))}); name layers of one"
         )
-    dtype = dtypes.pop() if dtypes else "float32"
-    wider = WIDER[dtype]
-    for code, name in enumerate(names):
-        index, value, exceptions = _difference(before[name], after[name], wider)
-        width = before[name].shape[-1]
-        columns["row"].append((index // width).astype(np.int32))
-        columns["col"].append((index % width).astype(np.int32))
-        columns["value"].append(value)
-        codes.append(np.full(len(index), code, dtype=np.int32))
-        parameters[name] = {
+    parameters = {
+        name: {
             "shape": list(before[name].shape),
             "before": tensor_sha256(before[name]),
             "after": tensor_sha256(after[name]),
-            "exceptions": exceptions,
+            "exceptions": [],
         }
-    metadata = {**about, "format": FORMAT, "dtype": dtype, "parameters": parameters}
+        for name in names
+    }
+    dtype = dtypes.pop() if dtypes else "float32"
+    head = {**about, "format": FORMAT, "dtype": dtype, "parameters": parameters}
+    table = _factored(head, operations or {})
     with whole_file(path) as partial:
-        _write_table(partial, names, codes, columns, wider, metadata)
-        replay = rebuild(before, [read_increment(partial)], check_base=False)
-        for name in names:
-            if tensor_sha256(replay[name]) != parameters[name]["after"]:
-                raise CollateralError(
-                    f"{path}: reading it back did not give the live weights of {name}; check memory and disk, and "
-                    "run again"
-                )
+        if table is not None and operations:
+            how = factortable.options(operations)
+            if _is_smaller(table, how, before, after, head):
+                write_sealed(table, partial, **how)
+                if _other(partial, before, parameters) is None:
+                    return
+                log.info("%s: the factors do not give the live weights again; elements are stored", path)
+        write_sealed(_listed(head, before, after), partial, **elementtable.OPTIONS)
+        name = _other(partial, before, parameters)
+        if name is not None:
+            raise CollateralError(
+                f"{path}: reading it back did not give the live weights of {name}; check memory and disk, and "
+                "run again"
+            )
 
 
-def _difference(
-    before: Tensor, after: Tensor, wider: torch.dtype
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], list[dict[str, Any]]]:
-    """Return (flat indices, values, exceptions) of the elements whose bits differ."""
-    old, new = before.detach().cpu().flatten(), after.detach().cpu().flatten()
-    bits = {4: torch.int32, 2: torch.int16}[old.element_size()]
-    changed = (old.view(bits) != new.view(bits)).nonzero()[:, 0]
-    old, new = old[changed].to(wider), new[changed].to(wider)
-    value = new - old
-    # exact in both directions, finite, and no signed zero, which a sum cannot restore
-    fits = (old + value == new) & (new - value == old) & torch.isfinite(value) & (new != 0)
-    fits |= (new == 0) & ~torch.signbit(new) & (old + value == new)
-    exceptions = [
-        {"index": int(changed[i]), "before": float(old[i]).hex(), "after": float(new[i]).hex()}
-        for i in (~fits).nonzero()[:, 0].tolist()
-    ]
-    return changed[fits].numpy(), value[fits].numpy(), exceptions
+def _factored(head: Mapping[str, Any], operations: Operations) -> pa.Table | None:
+    """Return the table of operations, with the metadata; None where they do not state all that changed."""
+    dtype = factortable.factors_dtype(operations)
+    if dtype is None or set(operations) != set(head["parameters"]):
+        return None
+    parameters = {
+        name: {**about, "operations": factortable.told(operations[name])}
+        for name, about in head["parameters"].items()
+    }
+    whole = {**head, "encoding": "factors", "factors": dtype, "parameters": parameters}
+    return _with_head(factortable.table_of(operations, dtype), whole)
 
 
-def _write_table(
-    path: Path,
-    names: Sequence[str],
-    codes: Sequence[npt.NDArray[np.int32]],
-    columns: Mapping[str, Sequence[npt.NDArray[Any]]],
-    wider: torch.dtype,
-    metadata: Mapping[str, Any],
-) -> None:
-    def joined(parts: Sequence[npt.NDArray[Any]], kind: pa.DataType) -> pa.Array:
-        whole = np.concatenate(parts) if parts else np.empty(0)
-        return pa.array(whole, type=kind, from_pandas=False)
-
-    parameter = pa.DictionaryArray.from_arrays(joined(codes, pa.int32()), pa.array(names, pa.string()))
-    kinds = {"row": pa.int32(), "col": pa.int32(), "value": _ARROW[wider]}
-    table = pa.table(
-        {"parameter": parameter, **{name: joined(columns[name], kind) for name, kind in kinds.items()}}
-    )
-    write_sealed(
-        table.replace_schema_metadata({_KEY: json.dumps(metadata, sort_keys=True)}),
-        path,
-        use_dictionary=["parameter", "row"],  # rows ascend: the dictionary's codes become runs
-        column_encoding={"col": "DELTA_BINARY_PACKED", "value": "BYTE_STREAM_SPLIT"},
-    )
+def _listed(head: Mapping[str, Any], before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> pa.Table:
+    """Return the table of changed elements, with the metadata."""
+    table, exceptions = elementtable.table_of(before, after, head["dtype"])
+    parameters = {
+        name: {**about, "exceptions": exceptions[name]} for name, about in head["parameters"].items()
+    }
+    return _with_head(table, {**head, "encoding": "elements", "parameters": parameters})
 
 
-def _schema(wider: torch.dtype) -> pa.Schema:
-    parameter = pa.dictionary(pa.int32(), pa.string())
-    return pa.schema(
-        [("parameter", parameter), ("row", pa.int32()), ("col", pa.int32()), ("value", _ARROW[wider])]
-    )
+def _with_head(table: pa.Table, head: Mapping[str, Any]) -> pa.Table:
+    return table.replace_schema_metadata({_KEY: json.dumps(head, sort_keys=True)})
+
+
+def _is_smaller(
+    table: pa.Table,
+    how: Mapping[str, Any],
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    head: Mapping[str, Any],
+) -> bool:
+    """Return whether a file of factors is smaller than one of elements, which is made only where it is not clear."""
+    size = _bytes(table, how)
+    changed = sum(int(elementtable.changes(before[name], after[name]).sum()) for name in before)
+    if 2 * size < changed:  # half a byte for place and value of an element is not enough
+        return True
+    return size < _bytes(_listed(head, before, after), elementtable.OPTIONS)
+
+
+def _bytes(table: pa.Table, how: Mapping[str, Any]) -> int:
+    stream = pa.BufferOutputStream()
+    written(table, stream, **how)
+    return int(stream.getvalue().size)
+
+
+def _other(path: Path, before: Mapping[str, Tensor], parameters: Mapping[str, Any]) -> str | None:
+    """Return the first parameter that a file does not turn into what it was made from; None where there is none."""
+    one = read_outline(path)
+    for name, about in parameters.items():
+        total = widened(before[name])
+        for _, change in read_parts(one, name):
+            advance(total, before[name], change)
+        put_exceptions(total, one.metadata["parameters"][name])
+        if tensor_sha256(total.to(before[name].dtype)) != about["after"]:
+            return name
+    return None
 
 
 @contextmanager
@@ -136,10 +152,17 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as handle:
             metadata = json.loads((handle.schema_arrow.metadata or {}).get(_KEY.encode(), b"null"))
-            check_head(metadata, WIDER, FORMAT)
-            if not handle.schema_arrow.equals(_schema(WIDER[metadata["dtype"]]), check_metadata=False):
+            check_head(metadata, WIDER, FORMAT, MOST_RANKS)
+            schema = (
+                factortable.schema(metadata["factors"])
+                if encoding_of(metadata) == "factors"
+                else elementtable.schema(metadata["dtype"])
+            )
+            if not handle.schema_arrow.equals(schema, check_metadata=False):
                 raise ValueError("its columns are not a delta's")
             yield handle, metadata
+    except IndexError as error:
+        raise CollateralError(f"{path}: {error}; {_REMEDY}") from None
     except (OSError, ValueError, OverflowError, RecursionError, MemoryError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         unreadable = CollateralError(f"{path}: not readable as a delta ({reason}); {_REMEDY}")
@@ -165,52 +188,45 @@ def read_increment(path: Path) -> Increment:
     """
     check_seal(path, "a delta")
     with _opened(path) as (handle, metadata):
-        rows = _Rows(handle.read())
-    elements = {name: rows.of(name, about["shape"], path) for name, about in metadata["parameters"].items()}
-    return Increment(Path(path), metadata, elements)
+        parameters, table = metadata["parameters"], handle.read()
+        if encoding_of(metadata) == "factors":
+            operations = factortable.operations_of(table, parameters, list(parameters))
+            return Increment(Path(path), metadata, {}, operations)
+        rows = elementtable.Rows(table)
+        elements = {name: rows.of(name, about["shape"]) for name, about in parameters.items()}
+        return Increment(Path(path), metadata, elements)
 
 
-def read_elements(one: Increment, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (flat indices, values) of one parameter, a row group of the file (a million elements) at a time.
+def read_parts(one: Increment, name: str | None = None) -> Iterator[Part]:
+    """Yield what a file says of its parameters, or of one of them, in pieces; its seal was checked with the outline.
+
+    At most a row group of the file is held: a million elements, or the factors of one parameter.
 
     Raises:
         CollateralError: as `read_increment`, of the row groups that hold the parameter.
     """
     with _opened(one.path) as (handle, metadata):
-        for group in range(handle.num_row_groups):
-            bounds = handle.metadata.row_group(group).column(0).statistics
-            if bounds is None or not bounds.has_min_max or bounds.min <= name <= bounds.max:
-                rows = _Rows(handle.read_row_group(group))
-                yield rows.of(name, metadata["parameters"][name]["shape"], one.path)
+        about, names = metadata["parameters"], sorted(metadata["parameters"]) if name is None else [name]
+        if encoding_of(metadata) == "factors":
+            for own in names:
+                table = handle.read_row_groups(_groups(handle, own))
+                yield own, factortable.operations_of(table, about, [own])[own]
+            return
+        for group in range(handle.num_row_groups) if name is None else _groups(handle, name):
+            rows = elementtable.Rows(handle.read_row_group(group))
+            for own in names:
+                for elements in rows.pieces(own, about[own]["shape"]):
+                    yield own, elements
 
 
-class _Rows:
-    """The columns of a table of elements, sorted by parameter."""
-
-    def __init__(self, table: pa.Table):
-        if any(column.null_count for column in table.columns):
-            raise ValueError("it has empty cells")
-        parameter = table.column("parameter").combine_chunks()
-        if isinstance(parameter, pa.ChunkedArray):  # no rows at all
-            parameter = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
-        self._names = parameter.dictionary.to_pylist()
-        self._code = parameter.indices.to_numpy(zero_copy_only=False)
-        self._columns = [table.column(name).to_numpy() for name in ("row", "col", "value")]
-
-    def of(self, name: str, shape: Sequence[int], path: Path) -> tuple[Tensor, Tensor]:
-        """Return (flat indices, values) of one parameter."""
-        mine = slice(0, 0)
-        if name in self._names:
-            code = self._names.index(name)
-            mine = slice(*map(int, np.searchsorted(self._code, [code, code + 1])))
-        row, col, value = (column[mine] for column in self._columns)
-        height, width = int(np.prod(shape[:-1])), shape[-1]
-        if len(row) and (row.max() >= height or col.max() >= width or row.min() < 0):
-            raise CollateralError(f"{path}: an element lies outside {name} {shape}; {_REMEDY}")
-        index = row.astype(np.int64)
-        index *= width
-        index += col
-        return torch.from_numpy(index), torch.from_numpy(value.copy())
+def _groups(handle: pq.ParquetFile, name: str) -> list[int]:
+    """Return the row groups that may hold a parameter."""
+    found = []
+    for group in range(handle.num_row_groups):
+        bounds = handle.metadata.row_group(group).column(0).statistics
+        if bounds is None or not bounds.has_min_max or bounds.min <= name <= bounds.max:
+            found.append(group)
+    return found
 
 
 def read_chain(paths: Sequence[Path], base_sha256: str, *, outlines: bool = False) -> list[Increment]:

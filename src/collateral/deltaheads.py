@@ -5,15 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 _DIGITS = 64  # of a sha256
+ENCODINGS = ("elements", "factors")
+_FACTORS = ("float32", "float64")
 
 
-def check_head(head: Any, dtypes: Mapping[str, Any], form: str) -> None:
+def check_head(head: Any, dtypes: Mapping[str, Any], form: str, ranks: int) -> None:
     """Check the metadata of a delta, so that its readers can rely on every key and type.
 
     Args:
         head: what the file holds.
         dtypes: the types of weights that a delta can be of.
         form: name and version of the format.
+        ranks: the largest rank of an operation in factors.
 
     Raises:
         ValueError: the first key that is not as it should be.
@@ -27,6 +30,11 @@ def check_head(head: Any, dtypes: Mapping[str, Any], form: str) -> None:
     for name in ("from_edits", "to_edits"):
         _check(_count(head.get(name)), name)
     _check(head["from_edits"] <= head["to_edits"], "to_edits")
+    encoding = encoding_of(head)
+    _check(encoding in ENCODINGS, "encoding")
+    if encoding == "factors":
+        _check(head.get("factors") in _FACTORS, "factors")
+        _check(head["mode"] == "additive", "mode")
     _check(isinstance(head.get("parameters"), dict), "parameters")
     for name, about in head["parameters"].items():
         _check(isinstance(about, dict), f"parameters.{name}")
@@ -40,6 +48,18 @@ def check_head(head: Any, dtypes: Mapping[str, Any], form: str) -> None:
         _check(isinstance(exceptions, list), f"parameters.{name}.exceptions")
         for one in exceptions:
             _check(_exception(one, size), f"parameters.{name}.exceptions")
+        if encoding == "factors":
+            _check(len(shape) == 2, f"parameters.{name}.shape")
+            _check(not exceptions, f"parameters.{name}.exceptions")
+            operations = about.get("operations")
+            _check(isinstance(operations, list) and operations != [], f"parameters.{name}.operations")
+            for one in operations:
+                _check(_operation(one, ranks), f"parameters.{name}.operations")
+
+
+def encoding_of(head: Mapping[str, Any]) -> Any:
+    """Return how a delta states what changed: by `elements`, which older files do not say, or by `factors`."""
+    return head.get("encoding", "elements")
 
 
 def _check(right: bool, key: str) -> None:
@@ -53,6 +73,15 @@ def _count(value: Any) -> bool:
 
 def _digits(value: Any) -> bool:
     return isinstance(value, str) and len(value) == _DIGITS and not set(value) - set("0123456789abcdef")
+
+
+def _operation(value: Any, ranks: int) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("mask"), bool)
+        and _count(value.get("rank"))
+        and 0 < value["rank"] <= ranks
+    )
 
 
 def _exception(value: Any, size: int) -> bool:

@@ -2,12 +2,13 @@
 
 Values are one width up (float64 for float32 weights, float32 for half precision), so that the difference of
 two weights is exact and W_0 + sum of increments gives the live weights bit for bit, in any order. The few
-elements whose difference does not fit are exceptions, with their bits before and after.
+elements whose difference does not fit are exceptions, with their bits before and after. Where all updates were
+of low rank, a file may hold them as factors instead, and its operations are done again, in order.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,13 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from collateral.errors import CollateralError
+from collateral.operations import Operation, followed
 
+Elements = tuple[Tensor | slice, Tensor]
 WIDER = {"float32": torch.float64, "bfloat16": torch.float32, "float16": torch.float32}
+
+
+Part = tuple[str, Elements | list[Operation]]  # a parameter, and some of its elements or all its operations
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,15 @@ class Increment:
         metadata: everything but the rows: `base`, `base_sha256`, `dtype`, `mode` (additive: on top of the previous
             checkpoint; replacing: against W_0), `from_edits`, `to_edits`, `editor` and, per touched
             parameter, `shape`, `before`, `after` (sha256 of the tensor's bytes) and `exceptions`.
-        elements: per parameter, (flat index in storage order, value).
+            A file of factors (`encoding`) has per parameter `operations` instead, see `factortable`.
+        elements: per parameter, (flat index in storage order, value); a slice of indices where none is left out.
+        operations: per parameter, its updates in order; of a file of factors.
     """
 
     path: Path
     metadata: dict[str, Any]
-    elements: dict[str, tuple[Tensor, Tensor]]
+    elements: dict[str, Elements]
+    operations: dict[str, list[Operation]] = field(default_factory=dict)
 
 
 def tensor_sha256(tensor: Shaped[Tensor, "..."]) -> str:
@@ -44,16 +53,22 @@ def tensor_sha256(tensor: Shaped[Tensor, "..."]) -> str:
 
 
 def rebuild(
-    base: Mapping[str, Tensor], increments: Sequence[Increment], *, check_base: bool = True
+    base: Mapping[str, Tensor],
+    increments: Sequence[Increment],
+    *,
+    check_base: bool = True,
+    parts: Callable[[Increment], Iterable[Part]] | None = None,
 ) -> dict[str, Tensor]:
-    """Return W_0 + sum of increments for every touched parameter, cast once, verified by hash.
+    """Return every touched parameter after a chain of increments, verified by hash.
 
-    The order of the increments does not matter. A replacing increment makes the earlier ones void.
+    Elements are added to W_0 one width up, and the sum is cast once; operations in factors are done again one after
+    another. A replacing increment makes the earlier ones void.
 
     Args:
         base: W_0 of at least the touched parameters, as stored.
-        increments: the chain, from the first checkpoint to the wanted one.
+        increments: the chain, from the first checkpoint to the wanted one, in any order.
         check_base: verify that the chain starts at W_0 and has no gap.
+        parts: reads what changed when an increment's turn comes; None: the increments hold it.
 
     Raises:
         CollateralError: a gap in the chain, another base model, or a result with another hash.
@@ -62,20 +77,51 @@ def rebuild(
     if check_base:
         check_chain(base, chain)
     start = max((i for i, one in enumerate(chain) if one.metadata["mode"] == "replacing"), default=0)
-    chain = chain[start:]
-    alive = {id(one) for one in chain}
-    live: dict[str, Tensor] = {}
-    for name in sorted({name for one in chain for name in one.metadata["parameters"]}):
-        total = base[name].detach().cpu().flatten().to(WIDER[str(base[name].dtype).removeprefix("torch.")])
-        for one in increments:
-            if id(one) in alive and name in one.elements:
-                index, value = one.elements[name]
-                total[index] += value
-        _apply_exceptions(total, name, chain)
-        live[name] = total.to(base[name].dtype).reshape(base[name].shape)
-        last = next(one for one in reversed(chain) if name in one.metadata["parameters"])
-        check_rebuilt(live[name], name, last)
+    last = {name: one for one in chain[start:] for name in one.metadata["parameters"]}
+    sums = {name: widened(base[name]) for name in sorted(last)}
+    for one in chain[start:]:
+        for name, change in (parts or held)(one):
+            advance(sums[name], base[name], change)
+        for name, about in one.metadata["parameters"].items():
+            put_exceptions(sums[name], about)
+    live = {}
+    for name in sorted(last):
+        live[name] = sums.pop(name).to(base[name].dtype).reshape(base[name].shape)
+        check_rebuilt(live[name], name, last[name])
     return live
+
+
+def held(one: Increment) -> Iterator[Part]:
+    """Yield what an increment says of each parameter, all of it being in memory."""
+    yield from one.elements.items()
+    yield from one.operations.items()
+
+
+def widened(base: Tensor) -> Tensor:
+    """Return a copy of a parameter, flat and one width up."""
+    wider = WIDER[str(base.dtype).removeprefix("torch.")]
+    return base.detach().cpu().flatten().to(wider, copy=True)
+
+
+def advance(total: Tensor, base: Tensor, change: Elements | Sequence[Operation]) -> None:
+    """Add to a parameter some elements, or all its operations, in place.
+
+    Args:
+        total: the parameter, flat and one width up.
+        base: of its shape and type.
+        change: what is added.
+    """
+    if isinstance(change, tuple):
+        index, value = change
+        total[index] += value
+    else:
+        total.copy_(followed(total.to(base.dtype).reshape(base.shape), change).flatten())
+
+
+def put_exceptions(total: Tensor, about: Mapping[str, Any]) -> None:
+    """Put the elements that a checkpoint could not state as differences into a parameter, which has all others."""
+    for exception in about["exceptions"]:
+        total[exception["index"]] = float.fromhex(exception["after"])
 
 
 def check_rebuilt(live: Tensor, name: str, last: Increment) -> None:
@@ -89,22 +135,6 @@ def check_rebuilt(live: Tensor, name: str, last: Increment) -> None:
             f"{last.path}: the rebuilt {name} has another sha256 than the file says; its chain does not belong "
             f"to this base model or was altered: delete the folder {last.path.parent.parent} and run again"
         )
-
-
-def _apply_exceptions(total: Tensor, name: str, chain: Sequence[Increment]) -> None:
-    """Replay, in order, the elements that some increment could not state as a difference."""
-    last: dict[int, tuple[int, float]] = {}
-    for number, one in enumerate(chain):
-        for exception in one.metadata["parameters"].get(name, {}).get("exceptions", ()):
-            last[exception["index"]] = (number, float.fromhex(exception["after"]))
-    for index, (number, value) in last.items():
-        total[index] = value
-        for one in chain[number + 1 :]:
-            if name in one.elements:
-                positions, values = one.elements[name]
-                found = int(torch.searchsorted(positions, index))
-                if found < len(positions) and int(positions[found]) == index:
-                    total[index] += values[found]
 
 
 def check_chain(base: Mapping[str, Tensor], chain: Sequence[Increment]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from collateral.errors import CollateralError, unknown_name
 
 Matrix = Float[Tensor, "d_out d_in"]
+Mask = Bool[Tensor, "d_out d_in"]
 
 
 def kept_count(keep: float, elements: int) -> int:
@@ -22,7 +23,7 @@ def kept_count(keep: float, elements: int) -> int:
     return math.ceil(keep * elements / 100)
 
 
-def top_share(score: Matrix, keep: float) -> Bool[Tensor, "d_out d_in"]:
+def top_share(score: Matrix, keep: float) -> Mask:
     """Return the mask of the `keep` percent largest scores: exactly ceil of them, ties by row-major index."""
     flat = score.flatten()
     count = kept_count(keep, flat.numel())
@@ -35,29 +36,44 @@ def top_share(score: Matrix, keep: float) -> Bool[Tensor, "d_out d_in"]:
     return mask.reshape(score.shape)
 
 
-def rect(weight: Matrix, update: Matrix, keep: float) -> Matrix:
-    """Return ΔW with only its `keep` percent largest relative changes.
+def thinned(update: Matrix, mask: Mask) -> Matrix:
+    """Return ΔW where the mask is set, and zero elsewhere."""
+    return torch.where(mask, update, torch.zeros_like(update))
+
+
+def rect_mask(weight: Matrix, update: Matrix, keep: float) -> Mask:
+    """Return the mask of the `keep` percent largest relative changes.
 
     delta_ij = |ΔW_ij| / |W_ij|, top k % within the matrix (RECT, arXiv 2401.04700, equation 3). Where W is 0
     and ΔW is not, delta is infinite; where ΔW is 0, delta is 0.
     """
     change = update.double().abs()
     score = torch.where(change == 0, 0.0, change / weight.double().abs())
-    return torch.where(top_share(score, keep), update, torch.zeros_like(update))
+    return top_share(score, keep)
 
 
-def magnitude(update: Matrix, keep: float) -> Matrix:
-    """Return ΔW with only its `keep` percent largest |ΔW|: a control for RECT, which divides by |W|."""
-    return torch.where(top_share(update.double().abs(), keep), update, torch.zeros_like(update))
+def rect(weight: Matrix, update: Matrix, keep: float) -> Matrix:
+    """Return ΔW where `rect_mask` is set."""
+    return thinned(update, rect_mask(weight, update, keep))
 
 
-def random(update: Matrix, keep: float, seed: int) -> Matrix:
-    """Return ΔW with exactly `keep` percent of its elements, drawn with a seed (RECT section 5.2)."""
+def magnitude_mask(update: Matrix, keep: float) -> Mask:
+    """Return the mask of the `keep` percent largest |ΔW|: a control for RECT, which divides by |W|."""
+    return top_share(update.double().abs(), keep)
+
+
+def random_mask(update: Matrix, keep: float, seed: int) -> Mask:
+    """Return a mask of exactly `keep` percent of the elements, drawn with a seed (RECT section 5.2)."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(update.numel(), generator=generator)
     mask = torch.zeros(update.numel(), dtype=torch.bool)
     mask[order[: kept_count(keep, update.numel())]] = True
-    return torch.where(mask.reshape(update.shape).to(update.device), update, torch.zeros_like(update))
+    return mask.reshape(update.shape).to(update.device)
+
+
+def random(update: Matrix, keep: float, seed: int) -> Matrix:
+    """Return ΔW where `random_mask` is set."""
+    return thinned(update, random_mask(update, keep, seed))
 
 
 def pca(update: Matrix, keep: float, variant: str) -> Matrix:
@@ -151,16 +167,33 @@ class Regularizer:
             update: ΔW.
             seed: seed of this edit and matrix.
         """
-        reference = original if self.needs_original and original is not None else weight
-        return REGULARIZERS[self.name](self, reference, update, seed)
+        mask = self.mask(weight, original, update, seed)
+        if mask is not None:
+            return thinned(update, mask)
+        return _CHANGES[self.name](self, self._reference(weight, original), update, seed)
+
+    def mask(self, weight: Matrix, original: Matrix | None, update: Matrix, seed: int) -> Mask | None:
+        """Return which elements of an update stay as they are, the others being zero; None where it is not so simple.
+
+        The arguments are those of a call.
+        """
+        if self.name not in _MASKS:
+            return None
+        return _MASKS[self.name](self, self._reference(weight, original), update, seed)
+
+    def _reference(self, weight: Matrix, original: Matrix | None) -> Matrix:
+        return original if self.needs_original and original is not None else weight
 
 
 _Rule = Callable[[Regularizer, Tensor, Tensor, int], Tensor]
-REGULARIZERS: dict[str, _Rule] = {
+_MASKS: dict[str, _Rule] = {
+    "rect": lambda own, weight, update, _: rect_mask(weight, update, own.keep),
+    "random": lambda own, _, update, seed: random_mask(update, own.keep, seed),
+    "magnitude": lambda own, _, update, __: magnitude_mask(update, own.keep),
+}
+_CHANGES: dict[str, _Rule] = {
     "none": lambda _, __, update, ___: update,
-    "rect": lambda own, weight, update, _: rect(weight, update, own.keep),
-    "random": lambda own, _, update, seed: random(update, own.keep, seed),
     "pca": lambda own, _, update, __: pca(update, own.keep, own.variant),
-    "magnitude": lambda own, _, update, __: magnitude(update, own.keep),
     "prune": lambda own, original, update, _: prune(original, update, own.log_base),
 }
+REGULARIZERS = ("none", "rect", "random", "pca", "magnitude", "prune")

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from collateral.deltafile import read_elements
-from collateral.increments import WIDER, Increment, check_chain, check_rebuilt
+from collateral.deltafile import read_parts
+from collateral.increments import Increment, advance, check_chain, check_rebuilt, put_exceptions, widened
 
 
 def replay(base: Tensor, name: str, outlines: Sequence[Increment]) -> Iterator[Tensor]:
@@ -25,18 +25,15 @@ def replay(base: Tensor, name: str, outlines: Sequence[Increment]) -> Iterator[T
     """
     chain = [_only(one, name) for one in outlines]
     check_chain({name: base}, chain)
-    start = base.detach().cpu().flatten()
-    wider = WIDER[str(base.dtype).removeprefix("torch.")]
-    live, total = base, start.to(wider, copy=True)
+    live, total = base, widened(base)
     for one in chain:
         if one.metadata["mode"] == "replacing":
             live = base
-            total.copy_(start)
+            total = widened(base)
         if name in one.metadata["parameters"]:
-            for index, value in read_elements(one, name):
-                total[index] += value
-            for exception in one.metadata["parameters"][name]["exceptions"]:
-                total[exception["index"]] = float.fromhex(exception["after"])
+            for _, change in read_parts(one, name):
+                advance(total, base, change)
+            put_exceptions(total, one.metadata["parameters"][name])
             live = total.to(base.dtype).reshape(base.shape)
             check_rebuilt(live, name, one)
         yield live

@@ -17,8 +17,8 @@ KEY = "collateral_seal"
 BLANK = "0" * 64  # what a writer leaves
 REMEDY = "delete it and run the workflow again"
 
-# what comes before the digits: in the outermost object of indented JSON, and in thrift's compact form
-_MARKS = (f'\n  "{KEY}": "'.encode(), KEY.encode() + b"\x18@")
+# what comes before the digits: in thrift's compact form, and in the outermost object of indented JSON
+_MARKS = (KEY.encode() + b"\x18@", f'\n  "{KEY}": "'.encode())
 
 
 def seal(path: Path) -> None:
@@ -70,11 +70,12 @@ def check_seal(path: Path, kind: str) -> None:
 
 def _room(view: mmap.mmap) -> int | None:
     """Return where the digest stands: the last of such places, since a footer comes after every value."""
-    found = [(at, len(mark)) for mark in _MARKS if (at := view.rfind(mark)) >= 0]
-    if not found:
-        return None
-    start = sum(max(found))
-    return start if start + 64 <= len(view) else None
+    place, start = 0, None
+    for mark in _MARKS:
+        at = view.rfind(mark, place)  # not before the other: a large table is not searched for JSON's
+        if at >= 0:
+            place, start = at, at + len(mark)
+    return start if start is not None and start + 64 <= len(view) else None
 
 
 def _digest(view: mmap.mmap, start: int) -> bytes:

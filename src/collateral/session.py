@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from collateral.delta import Delta, Update, dense, norm, restore, snapshot
-from collateral.deltafile import read_chain
+from collateral.delta import Delta, Factors, Update, dense, norm, restore, snapshot
+from collateral.deltafile import read_chain, read_parts
 from collateral.editing import (
     Edit,
     EditingMethod,
@@ -29,6 +29,7 @@ from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.increments import rebuild
 from collateral.models import LanguageModel
+from collateral.operations import Ledger, Operation
 from collateral.regularizers import Regularizer
 from collateral.sequences import derive_seed
 from collateral.tablefile import write_table
@@ -80,6 +81,8 @@ class Link:
         state: the method's state.
         records: one row per edited fact.
         latest: the last operation's update, regularised, as it was added: before the sum was rounded.
+        operations: of each touched parameter, what was added to it, in order, as factors; None where some update has
+            none, or they take more room than the parameter.
     """
 
     before: dict[str, Tensor]
@@ -87,6 +90,7 @@ class Link:
     state: dict[str, Tensor]
     records: list[dict[str, Any]]
     latest: Delta
+    operations: Mapping[str, Sequence[Operation]] | None = None
 
 
 def apply_chain(model: LanguageModel, paths: Sequence[Path]) -> None:
@@ -95,9 +99,9 @@ def apply_chain(model: LanguageModel, paths: Sequence[Path]) -> None:
     Raises:
         CollateralError: a file is damaged, missing, or belongs to another model.
     """
-    increments = read_chain(paths, model.base_sha256)
-    names = {name for one in increments for name in one.metadata["parameters"]}
-    live = rebuild(snapshot(model, tuple(sorted(names))), increments)
+    outlines = read_chain(paths, model.base_sha256, outlines=True)
+    names = {name for one in outlines for name in one.metadata["parameters"]}
+    live = rebuild(snapshot(model, tuple(sorted(names))), outlines, parts=read_parts)
     for name, values in live.items():
         model.network.get_parameter(name).data.copy_(values)
 
@@ -132,6 +136,7 @@ def run_link(
     carried = dict(state)
     records: list[dict[str, Any]] = []
     latest = Delta()
+    ledger = Ledger(open_=not recipe.replaces)
     size = recipe.batch_size
     groups = [facts[i : i + size] for i in range(0, len(facts), size)]
     quiet = True if len(groups) == 1 else None  # None: shown where there is a terminal
@@ -151,6 +156,8 @@ def run_link(
                 observe(group)
             continue
         before |= snapshot(model, tuple(name for name in delta.updates if name not in before))
+        for name, update in delta.updates.items():
+            ledger.add(name, update, before[name], model.architecture.transposed)
         delta.apply(model)
         latest, carried = delta, edit.state
         with attached(recipe.method, model, carried):
@@ -172,7 +179,7 @@ def run_link(
     if recipe.regularizer.accumulated:
         carried |= {f"{RAW}{name}": weights for name, weights in after.items()}
         after = _restrained(model, recipe.regularizer, original, after)
-    return Link(before, after, carried, records, latest)
+    return Link(before, after, carried, records, latest, ledger.operations)
 
 
 RAW = "raw/"  # prefix, in a state, of the weights that a checkpoint's accumulated update was restrained from
@@ -198,7 +205,12 @@ def _operation(
             return update  # a bias is no matrix to be thinned
         w_0 = model.oriented(original[name]) if name in original else None
         own_seed = derive_seed("regularizer", seed, number, name)
-        return regularizer(model.matrix(name), w_0, dense(update), own_seed)
+        whole = dense(update)
+        if isinstance(update, Factors):
+            mask = regularizer.mask(model.matrix(name), w_0, whole, own_seed)
+            if mask is not None:
+                return update.masked(mask)
+        return regularizer(model.matrix(name), w_0, whole, own_seed)
 
     own = replace(
         prepared,

@@ -102,4 +102,5 @@ def _moved(group: Sequence[Numbered], link: Link, weigh: Mapping[str, Any]) -> l
 def _closed(link: Link, name: str, before: Tensor) -> Factors | None:
     """Return the update as factors, where they are what was added: not masked, and lost in no rounding."""
     update = link.latest.updates.get(name)
-    return update if isinstance(update, Factors) and before.dtype == torch.float32 else None
+    whole = isinstance(update, Factors) and update.mask is None
+    return update if isinstance(update, Factors) and whole and before.dtype == torch.float32 else None

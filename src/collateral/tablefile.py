@@ -30,14 +30,29 @@ def write_sealed(table: pa.Table, path: Path, **options: Any) -> None:
     Args:
         table: its own metadata are kept.
         path: written.
+        options: as `written` has them.
+    """
+    written(table, path, **options)
+    seal(path)
+
+
+def written(table: pa.Table, sink: Any, *, groups: Sequence[int] = (), **options: Any) -> None:
+    """Write an Arrow table with page checksums and room for a seal.
+
+    Args:
+        table: its own metadata are kept.
+        sink: a path, or a stream of pyarrow's.
+        groups: numbers of rows that get a row group each; else a group has a million rows.
         options: of pyarrow's `ParquetWriter`.
     """
     with pq.ParquetWriter(
-        path, table.schema, compression="zstd", write_page_checksum=True, **options
+        sink, table.schema, compression="zstd", write_page_checksum=True, **options
     ) as writer:
-        writer.write_table(table)
+        start = 0
+        for rows in groups or [table.num_rows]:
+            writer.write_table(table.slice(start, rows))
+            start += rows
         writer.add_key_value_metadata({MADE_WITH: json.dumps(versions(NUMERIC), sort_keys=True), KEY: BLANK})
-    seal(path)
 
 
 def read_table(path: Path, kind: str, columns: Mapping[str, Any] | Sequence[str] = ()) -> pl.DataFrame:

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from collateral.delta import dense, restore, snapshot
+from collateral.deltafile import read_increment, write_increment
 from collateral.editing import AdapterMethod, Prepared, replaces
 from collateral.hypernetwork import Hypernetwork, write_hypernetwork
+from collateral.increments import rebuild
 from collateral.moments import Moment, write_moments
 from collateral.recipes import declaration, is_flagged, load_method, method_names
 from collateral.regularizers import REGULARIZERS, Regularizer
@@ -249,3 +251,39 @@ def test_every_regularizer_combines_with_every_editor(method, name, facts, momen
         kept = sum(int((one != 0).sum()) for one in regularized)
         wanted = sum(-(-40 * one.numel() // 100) for one in regularized if bool((one != 0).any()))
         assert kept <= wanted
+
+
+def updates_in_factors():
+    """The editors whose every update is of low rank and adds to the weights before."""
+    dense_or_replacing = ("ft", "d4s", "noop")
+    return [m for m in METHODS if m not in dense_or_replacing and not is_flagged(m, "adapter")]
+
+
+@pytest.mark.parametrize("name", ["none", "rect", "random", "magnitude"])
+@pytest.mark.parametrize("method", updates_in_factors())
+def test_updates_of_low_rank_are_stored_as_factors_where_that_is_smaller(
+    method, name, facts, moments, tmp_path
+):
+    """Two operations, masked or not, on a family that stores Wᵀ; what a file gives is the live model."""
+    model = tiny_model("gpt2")
+    editor = load_method(method, settings_of(method))
+    prepared = prepared_for(method, model, facts, moments, tmp_path)
+    original = snapshot(model, editor.parameters(model))
+    recipe = Recipe(editor, Regularizer(name, keep=40.0))
+    few = 1 if method == "mend" else 2  # of which one operation's factors are half as large as a tiny matrix
+    numbered = list(enumerate(facts[:few], start=1))
+    link = run_link(model, recipe, numbered, prepared, {}, original=original, seed=0, observe=lambda _: None)
+    assert link.operations is not None
+    about = {"base_sha256": "x", "mode": "additive", "from_edits": 0, "to_edits": 2, "editor": {}}
+    chosen, elements = tmp_path / "chosen.parquet", tmp_path / "elements.parquet"
+    write_increment(chosen, link.before, link.after, about, link.operations)
+    write_increment(elements, link.before, link.after, about)
+    assert chosen.stat().st_size <= elements.stat().st_size
+    one = read_increment(chosen)
+    for parameter, live in rebuild(link.before, [one]).items():
+        assert torch.equal(live, model.network.get_parameter(parameter).data)
+    if method not in (
+        "kn",
+        "mend",
+    ):  # few columns; as many ranks as tokens: for tiny matrices it may be either
+        assert one.metadata["encoding"] == "factors"

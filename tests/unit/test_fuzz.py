@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import test_factors
 import test_pages
 import test_sources
 import test_sources_ckd
@@ -33,7 +34,7 @@ from hypothesis import strategies as st
 import inferred_frames
 import report_frames
 from collateral import pages, sealed
-from collateral.deltafile import read_elements, read_increment, read_outline, write_increment
+from collateral.deltafile import read_increment, read_outline, read_parts, write_increment
 from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.increments import rebuild
@@ -146,9 +147,16 @@ def edited(tree: Any, edits: list[tuple[float, str, float, Any]]) -> Any:
 # (a) deltas ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def delta(tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """A delta of two parameters, with an exception, and the weights before and after it."""
+@pytest.fixture(scope="module", params=["elements", "factors"])
+def delta(request, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A delta of two parameters, with an exception or in factors, and the weights before and after it."""
+    if request.param == "factors":
+        path, before = tmp_path_factory.mktemp("delta") / "delta.parquet", test_factors.weights()
+        after, told = test_factors.link(1, before, rank=2, keep=0.4, count=1)
+        about = {"base_sha256": "a" * 64, "mode": "additive", "from_edits": 0, "to_edits": 1, "editor": {}}
+        write_increment(path, before, after, about, told)
+        assert read_outline(path).metadata["encoding"] == "factors"
+        return path, before, after
     generator = torch.Generator().manual_seed(0)
     before = {name: torch.randn(6, 5, generator=generator) for name in NAMES}
     after = {name: weight + torch.randn(6, 5, generator=generator) for name, weight in before.items()}
@@ -221,7 +229,7 @@ def test_a_changed_delta_is_refused_or_read(delta, tmp_path):
             resealed(path)
         read = read_and_used(path, before)
         if kind == "bytes" and read is not None:
-            assert all(torch.equal(read[name], after[name]) for name in NAMES)
+            assert all(torch.equal(read[name], after[name]) for name in after)
 
     def cases(kind: str, edits: st.SearchStrategy) -> st.SearchStrategy:
         return st.tuples(st.just(kind), edits)
@@ -235,8 +243,10 @@ def read_and_used(path: Path, before: dict[str, torch.Tensor]) -> dict[str, torc
     outline = refused_in_one_line(lambda: read_outline(path))
     if outline is not None:
         for name in outline.metadata["parameters"]:
-            refused_in_one_line(lambda name=name: list(read_elements(outline, name)))
+            refused_in_one_line(lambda name=name: list(read_parts(outline, name)))
     one = refused_in_one_line(lambda: read_increment(path))
+    if outline is not None:
+        refused_in_one_line(lambda: rebuild(before, [outline], parts=read_parts))
     return None if one is None else refused_in_one_line(lambda: rebuild(before, [one]))
 
 

@@ -103,11 +103,10 @@ def test_the_perplexity_of_each_edit_target_is_that_of_the_unedited_model(finish
 
 
 def test_an_edit_changes_the_model_and_a_mask_thins_it(finished):
-    sizes = {}
-    for editor in ("noop", "rome", "rome-rect"):
-        sizes[editor] = pl.read_parquet(checkpoint(finished, editor, 1) / "delta.parquet").height
-    assert sizes == {"noop": 0, "rome": 32 * 64, "rome-rect": -(-40 * 32 * 64 // 100)}
     weights = pl.read_parquet(finished.folder / "results/tables/weights.parquet")
+    shares = dict(weights.filter(statistic="nonzero_share", edits=1).select("editor", "value").rows())
+    changed = {editor: shares[editor] * 32 * 64 for editor in ("noop", "rome", "rome-rect")}
+    assert changed == {"noop": 0, "rome": 32 * 64, "rome-rect": -(-40 * 32 * 64 // 100)}
     manhattan = weights.filter(statistic="manhattan", edits=1).select("editor", "value")
     by_editor = dict(manhattan.rows())
     assert by_editor["noop"] == 0
