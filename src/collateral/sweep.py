@@ -13,7 +13,7 @@ from scipy.linalg.blas import dasum
 from torch import Tensor
 
 Matrix = npt.NDArray[np.float64]
-_BLOCK = 1 << 15  # elements: two blocks in float64 fill half of a core's second-level cache
+_BLOCK = 1 << 16  # elements: two blocks in float64 are a core's second-level cache
 _PARTS = 8  # of a matrix, summed by themselves, so that sums do not depend on the number of threads
 _SAMPLE = 1 << 16  # elements, at most, from which the quantiles' brackets are guessed
 _SPREAD = 5.0  # standard errors on either side of a guessed quantile
@@ -162,7 +162,7 @@ def _swept(
             first, last = np.searchsorted(bands, [start, start + count - 1], side="right") - 1
             for band in range(first, last + 1):
                 own_rows = slice(max(bands[band] - start, 0), min(bands[band + 1] - start, count))
-                part.columns[band] += new.reshape(count, width)[own_rows].sum(axis=0)
+                part.columns[band] += np.add.reduce(new.reshape(count, width)[own_rows], axis=0)
             _compare(part, np.divide(new, old, out=old), mask, other, thresholds)
     return part
 
