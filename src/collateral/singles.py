@@ -15,7 +15,7 @@ from collateral.efficacy import measure_facts, write_rows
 from collateral.models import load_model
 from collateral.session import Link, Numbered, run_link, write_records
 from collateral.tablefile import write_table
-from collateral.weights import change_of, change_statistics, update_statistics
+from collateral.weights import single_statistics
 
 SCHEMA = {
     "position": pl.Int32,
@@ -92,9 +92,8 @@ def _moved(group: Sequence[Numbered], link: Link, weigh: Mapping[str, Any]) -> l
     rows = []
     for name, before in link.before.items():
         if before.ndim == 2:
-            after = link.after[name]
-            own = change_statistics(before, after, weigh["thresholds"], weigh["quantiles"])
-            own += update_statistics(before, _closed(link, name, before) or change_of(before, after))
+            closed = _closed(link, name, before)
+            own = single_statistics(before, link.after[name], closed, weigh["thresholds"], weigh["quantiles"])
             rows += [(position, fact.fact_id, name, *row) for row in own]
     return rows
 

@@ -1,14 +1,17 @@
 """Singular values and angles of matrices without a dense singular value decomposition."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solve_triangular
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.sparse.linalg import LinearOperator, eigsh, svds
 
 from collateral.delta import Factors, norm
 
 Matrix = npt.NDArray[np.float64]
 _SMALL = 3  # a matrix with a side below this is decomposed: too small for the iteration
+_CONDITION = 1e3  # up to which the Gram matrix has the smallest singular value to ten digits
 _TOLERANCE = 1e-9  # relative, of the iterations
 
 
@@ -49,28 +52,50 @@ def stable_rank(fro: float, spectral: float) -> float:
 def singular_range(matrix: Matrix) -> tuple[float, float]:
     """Return the largest and the smallest of the min(d_out, d_in) singular values; two nan if one is not finite.
 
-    R of a QR decomposition of the thin side has the matrix's singular values. Lanczos iteration on R gives the
-    largest; on (RᵀR)⁻¹, by triangular solves, 1 / σ_min².
+    Lanczos iteration on the Gram matrix of the thin side gives σ_max², and on its inverse, by solves with its
+    Cholesky factor, 1 / σ_min². Rounding leaves σ_min a relative error of about 2⁻⁵³ (σ_max / σ_min)²: where that
+    ratio is above a thousand, the triangle of a QR decomposition, which takes thrice as long, stands in for both.
     """
-    if not np.isfinite(matrix).all():
+    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    if not np.isfinite(gram.trace()):
         return float("nan"), float("nan")
-    factor = _triangle(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T)
-    size = len(factor)
-    if size < _SMALL:
+    if len(gram) >= _SMALL:
+        try:
+            factor = cholesky(gram, check_finite=False)
+            largest, smallest = math.sqrt(_largest(gram)), _smallest(factor)
+        except LinAlgError:  # singular, as far as rounding lets see
+            largest, smallest = 0.0, 0.0
+        if smallest * _CONDITION > largest:
+            return largest, smallest
+    return _triangular_range(_triangle(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T))
+
+
+def _triangular_range(factor: Matrix) -> tuple[float, float]:
+    """Return the largest and the smallest singular value of a triangular matrix."""
+    if len(factor) < _SMALL:
         values = np.linalg.svd(factor, compute_uv=False)
         return float(values[0]), float(values[-1])
-    largest = spectral_norm(factor)
-    if not factor.diagonal().all():
-        return largest, 0.0
+    return spectral_norm(factor), _smallest(factor) if factor.diagonal().all() else 0.0
+
+
+def _largest(gram: Matrix) -> float:
+    """Return the largest eigenvalue."""
+    start = _start(len(gram))
+    return float(eigsh(gram, k=1, v0=start, return_eigenvectors=False, tol=_TOLERANCE)[0])
+
+
+def _smallest(factor: Matrix) -> float:
+    """Return the smallest singular value of an upper triangular matrix R, from the largest of (RᵀR)⁻¹."""
 
     def inverse(vector: Matrix) -> Matrix:
         solved = solve_triangular(factor, vector.ravel(), trans="T", check_finite=False)
         found: Matrix = solve_triangular(factor, solved, check_finite=False)
         return found
 
+    size = len(factor)
     operator = LinearOperator((size, size), matvec=inverse, dtype=np.float64)
     top = eigsh(operator, k=1, v0=_start(size), return_eigenvectors=False, tol=_TOLERANCE)
-    return largest, float(top[0]) ** -0.5
+    return 1 / math.sqrt(top[0])
 
 
 def condition_number(largest: float, smallest: float, shape: tuple[int, ...]) -> float:

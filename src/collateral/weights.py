@@ -1,16 +1,16 @@
 """What an edited matrix looks like beside the unedited one: the weight statistics of the papers."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collateral.delta import Factors
+from collateral.delta import Factors, norm
 from collateral.deltafile import read_chain
 from collateral.increments import Increment
 from collateral.modelfolder import DTYPES, stored_tensor, verified_manifest
@@ -25,6 +25,7 @@ from collateral.spectra import (
     spectral_norm,
     stable_rank,
 )
+from collateral.sweep import Sweep, sweep
 from collateral.tablefile import write_table
 from collateral.tensorfile import read_tensors
 
@@ -62,20 +63,20 @@ def statistics(
         thresholds: of delta_share.
         quantiles: of delta_quantile, in [0, 1].
     """
-    rows = [*_own("before", before), *_own("after", after)]
-    change = change_of(before, after)
-    rows += [*_sums("delta", change), *update_statistics(before, change)]
-    return [*_moved(before, change, thresholds, quantiles), *rows]
+    return _statistics(sweep(before, after, thresholds, quantiles), before, after, thresholds, quantiles)
 
 
-def _own(name: str, weights: Tensor) -> list[Row]:
-    """Return the rows of W_0 or W by itself."""
-    matrix = _array(weights)
-    fro = frobenius(matrix)
-    largest, smallest = singular_range(matrix)
-    rows = [*_sums(name, matrix), (f"fro_{name}", None, fro), (f"spectral_{name}", None, largest)]
-    rows.append((f"condition_{name}", None, condition_number(largest, smallest, matrix.shape)))
-    return [*rows, ("stable_rank_after", None, stable_rank(fro, largest))] if name == "after" else rows
+def _statistics(
+    swept: Sweep, before: Tensor, after: Tensor, thresholds: Sequence[float], quantiles: Sequence[float]
+) -> list[Row]:
+    rows = _moved(swept, thresholds, quantiles)
+    for place, (name, matrix) in enumerate((("before", before), ("after", after))):
+        fro = math.sqrt(swept.squares[place])
+        largest, smallest = singular_range(_array(matrix))
+        rows += [*_sums(name, swept, place), (f"fro_{name}", None, fro), (f"spectral_{name}", None, largest)]
+        rows.append((f"condition_{name}", None, condition_number(largest, smallest, tuple(matrix.shape))))
+    rows += [("stable_rank_after", None, stable_rank(fro, largest)), *_sums("delta", swept, 2)]
+    return rows + _shape(math.sqrt(swept.squares[0]), change_of(before, after))
 
 
 def change_statistics(
@@ -103,7 +104,28 @@ def change_statistics(
         thresholds: of delta_share.
         quantiles: of delta_quantile, in [0, 1].
     """
-    return _moved(before, change_of(before, after), thresholds, quantiles)
+    return _moved(sweep(before, after, thresholds, quantiles), thresholds, quantiles)
+
+
+def single_statistics(
+    before: Float[Tensor, "d_out d_in"],
+    after: Float[Tensor, "d_out d_in"],
+    update: Factors | None,
+    thresholds: Sequence[float],
+    quantiles: Sequence[float],
+) -> list[Row]:
+    """Return the rows of `change_statistics` and of `update_statistics` of one edit, from one pass over W_0 and W.
+
+    Args:
+        before: W_0.
+        after: W.
+        update: ΔW as factors, where it is they that were added; None where the difference is to be taken.
+        thresholds: of delta_share.
+        quantiles: of delta_quantile, in [0, 1].
+    """
+    swept = sweep(before, after, thresholds, quantiles)
+    change = change_of(before, after) if update is None else update
+    return [*_moved(swept, thresholds, quantiles), *_shape(math.sqrt(swept.squares[0]), change)]
 
 
 def update_statistics(before: Float[Tensor, "d_out d_in"], update: Matrix | Factors) -> list[Row]:
@@ -113,8 +135,12 @@ def update_statistics(before: Float[Tensor, "d_out d_in"], update: Matrix | Fact
     stable_rank_delta            ‖ΔW‖_F² / ‖ΔW‖₂²: 1 for a single rank-one edit; 0 where nothing changed
     relative_fro                 ‖ΔW‖_F / ‖W_0‖_F; no row where W_0 = 0
     """
+    return _shape(norm(before), update)
+
+
+def _shape(whole: float, update: Matrix | Factors) -> list[Row]:
+    """Return the rows of `update_statistics`, given ‖W_0‖_F."""
     fro, spectral = frobenius(update), spectral_norm(update)
-    whole = frobenius(_array(before))
     rows: list[Row] = [
         ("fro_delta", None, fro),
         ("spectral_delta", None, spectral),
@@ -151,29 +177,21 @@ def change_of(before: Tensor, after: Tensor) -> Matrix:
     return change
 
 
-def _sums(name: str, matrix: Matrix) -> list[Row]:
-    total = float(np.abs(matrix).sum())
-    return [(f"mean_abs_{name}", None, total / matrix.size), (f"l1_{name}", None, total)]
+def _sums(name: str, swept: Sweep, place: int) -> list[Row]:
+    total = swept.absolute[place]
+    return [(f"mean_abs_{name}", None, total / swept.size), (f"l1_{name}", None, total)]
 
 
-def _moved(
-    before: Tensor, change: Matrix, thresholds: Sequence[float], quantiles: Sequence[float]
-) -> list[Row]:
-    """Return the rows of `change_statistics`; the change is overwritten."""
-    size = np.abs(change, out=change)
-    old = _array(before)
-    usable = old != 0
-    rows: list[Row] = [("manhattan", None, float(size.sum()))]
-    nonzero = float((size != 0).mean())
-    np.abs(old, out=old)
-    delta = np.divide(size, old, out=old, where=usable)[usable]
-    del old
-    rows += [("delta_share", t, float((delta > t).mean()) if delta.size else 0.0) for t in thresholds]
-    if delta.size:
-        levels = np.quantile(delta, quantiles, overwrite_input=True)
-        rows += [("delta_quantile", q, float(level)) for q, level in zip(quantiles, levels, strict=True)]
-    rows.append(("nonzero_share", None, nonzero))
-    rows.append(("zero_weights", None, float((~usable).sum())))
+def _moved(swept: Sweep, thresholds: Sequence[float], quantiles: Sequence[float]) -> list[Row]:
+    """Return the rows of `change_statistics`."""
+    usable = swept.size - swept.zeros
+    rows: list[Row] = [("manhattan", None, swept.absolute[2])]
+    for threshold, above in zip(thresholds, swept.above, strict=True):
+        rows.append(("delta_share", threshold, above / usable if usable else 0.0))
+    if usable:
+        rows += [("delta_quantile", q, level) for q, level in zip(quantiles, swept.levels, strict=True)]
+    rows.append(("nonzero_share", None, swept.nonzero / swept.size))
+    rows.append(("zero_weights", None, float(swept.zeros)))
     return rows
 
 
@@ -181,12 +199,12 @@ def heatmap(
     before: Float[Tensor, "d_out d_in"], after: Float[Tensor, "d_out d_in"], blocks: int
 ) -> list[tuple[int, int, float]]:
     """Return (block_row, block_col, mean |ΔW|) over a grid of at most `blocks x blocks` blocks (RECT Figure 5)."""
-    size = change_of(before, after)
-    np.abs(size, out=size)
-    edges = [np.linspace(0, n, min(blocks, n) + 1).astype(int) for n in size.shape]
-    sums = np.add.reduceat(np.add.reduceat(size, edges[0][:-1], axis=0), edges[1][:-1], axis=1)
-    means = sums / np.outer(np.diff(edges[0]), np.diff(edges[1]))
-    return [(i, j, float(means[i, j])) for i in range(means.shape[0]) for j in range(means.shape[1])]
+    return _tiles(sweep(before, after, blocks=blocks))
+
+
+def _tiles(swept: Sweep) -> list[tuple[int, int, float]]:
+    height, width = swept.tiles.shape
+    return [(i, j, float(swept.tiles[i, j])) for i in range(height) for j in range(width)]
 
 
 def unchanged_rows(thresholds: Sequence[float]) -> list[Row]:
@@ -251,9 +269,10 @@ def _weighed(
     states = _last(replay(base, name, outlines), base)
     if base.ndim != 2:
         return None
-    rows = statistics(base, states[-1], settings["thresholds"], settings["quantiles"])
-    rows += successive_cosine(states)
-    return rows, heatmap(base, states[-1], settings["heatmap_blocks"])
+    thresholds, quantiles = settings["thresholds"], settings["quantiles"]
+    swept = sweep(base, states[-1], thresholds, quantiles, settings["heatmap_blocks"])
+    rows = _statistics(swept, base, states[-1], thresholds, quantiles)
+    return rows + successive_cosine(states), _tiles(swept)
 
 
 def _last(states: Iterable[Tensor], base: Tensor) -> list[Tensor]:

@@ -1,0 +1,117 @@
+"""One pass over W_0 and W in blocks: its numbers are those of whole matrices in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from collateral import sweep as sweeping
+from collateral.sweep import sweep
+
+QUANTILES = [0.0, 0.01, 0.5, 0.8, 0.9, 0.99, 1.0]
+THRESHOLDS = [0.077, 0.171]
+
+
+def normal(shape, seed, scale=1.0):
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(before, after):
+    """W_0, W, ΔW and δ as whole arrays."""
+    old, new = before.double().numpy(), after.double().numpy()
+    change = new - old
+    return old, new, change, np.abs(change)[old != 0] / np.abs(old)[old != 0]
+
+
+def rank_one(shape):
+    before = normal(shape, 0, 0.02)
+    return before, before + torch.outer(normal(shape[0], 1), normal(shape[1], 2)) * 1e-3
+
+
+def masked(shape):
+    """Three quarters of the elements did not move, and some have W_0 = 0."""
+    before, after = rank_one(shape)
+    before = before * (normal(shape, 4) > -1.5)
+    return before, torch.where(normal(shape, 3) > 0.67, after, before)
+
+
+def doubled(shape):
+    """Every δ is one of two numbers."""
+    before = normal(shape, 0)
+    return before, before * torch.where(normal(shape, 5) > 0.3, 1.5, 1.25)
+
+
+def halves(shape):
+    return tuple(one.bfloat16() for one in rank_one(shape))
+
+
+MATRICES = {"rank one": rank_one, "masked": masked, "doubled": doubled, "bfloat16": halves}
+
+
+@pytest.mark.parametrize("shape", [(300, 500), (7, 40_000), (2000, 3), (1, 1)])
+@pytest.mark.parametrize("kind", MATRICES)
+def test_every_number_is_that_of_the_whole_matrix(kind, shape):
+    before, after = MATRICES[kind](shape)
+    found = sweep(before, after, THRESHOLDS, QUANTILES, 4)
+    old, new, change, delta = plain(before, after)
+    for matrix, absolute, square in zip((old, new, change), found.absolute, found.squares, strict=True):
+        assert absolute == pytest.approx(np.abs(matrix).sum(), rel=1e-12)
+        assert square == pytest.approx((matrix**2).sum(), rel=1e-12)
+    assert (found.nonzero, found.zeros) == ((change != 0).sum(), (old == 0).sum())
+    assert found.above == tuple((delta > t).sum() for t in THRESHOLDS)
+    assert found.levels == (tuple(np.quantile(delta, QUANTILES)) if delta.size else ())  # bit for bit
+    bands, cuts = (np.linspace(0, n, min(4, n) + 1).astype(int) for n in shape)
+    for i, tiles in enumerate(found.tiles):
+        for j, tile in enumerate(tiles):
+            part = np.abs(change[bands[i] : bands[i + 1], cuts[j] : cuts[j + 1]])
+            assert tile == pytest.approx(part.mean(), rel=1e-12)
+
+
+def test_quantiles_that_the_sample_leads_astray_are_found_all_the_same(monkeypatch):
+    """The brackets lie where no element is."""
+    before, after = rank_one((300, 500))
+    delta = plain(before, after)[3]
+    monkeypatch.setattr(sweeping, "_brackets", lambda *_: [(1e6, 1e7), (1e-9, 1e-8)])
+    assert sweep(before, after, [], [0.5, 0.9]).levels == tuple(np.quantile(delta, [0.5, 0.9]))
+
+
+def test_only_what_lies_in_a_bracket_is_kept(monkeypatch):
+    """So that a pass needs no array of the matrix's size."""
+    kept = []
+    level = sweeping._level
+    monkeypatch.setattr(
+        sweeping, "_level", lambda own, *rest: kept.append(sum(b.inside for b in own)) or level(own, *rest)
+    )
+    before, after = rank_one((1000, 1000))
+    found = sweep(before, after, [], [0.5, 0.8, 0.9, 0.99])
+    assert found.levels == tuple(np.quantile(plain(before, after)[3], [0.5, 0.8, 0.9, 0.99]))
+    assert max(kept) < 0.1 * before.numel()
+
+
+def test_the_number_of_threads_changes_no_bit():
+    before, after = masked((300, 500))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(sweep(before, after, THRESHOLDS, QUANTILES, 5))
+    finally:
+        torch.set_num_threads(threads)
+    one, other = (vars(each) | {"tiles": each.tiles.tolist()} for each in found)
+    assert one == other
+
+
+def test_a_weight_that_is_not_finite_is_seen_and_no_crash():
+    before, after = rank_one((300, 500))
+    after[3, 4] = torch.nan
+    found = sweep(before, after, THRESHOLDS, [0.5])
+    assert np.isnan(found.absolute[1:]).all()
+    assert np.isfinite(found.absolute[0])
+    assert np.isnan(found.levels).all()
+
+
+def test_the_matrices_stay_as_they_are():
+    before, after = masked((30, 50))
+    kept = before.clone(), after.clone()
+    sweep(before, after, THRESHOLDS, QUANTILES, 4)
+    assert torch.equal(before, kept[0])
+    assert torch.equal(after, kept[1])
