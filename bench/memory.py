@@ -1,9 +1,9 @@
 """The peak memory of an edit job against its bound: the model's bytes and the edited matrices in float64.
 
-Each job is the second link of a chain on the embedded model, in a process of its own, through `chain.edit_link` as the
-workflow's job does it. Counted is resident memory above that of the process after its imports, of every phase by
-itself: Linux forgets a peak when asked to. The optimisation and the probes have activations, which no bound of weights
-knows: they have columns of their own. The link's files must be those of a link made without the measurement.
+Each job is the second link of a chain on the embedded model, in a process of its own, through `chain.edit_link` as
+the workflow's job does it. Counted is resident memory above that of the process after its imports, of every phase
+by itself: Linux forgets a peak when asked to. The optimisation and the probes have activations, which no bound of
+weights knows: they have columns of their own. The link's files must be those of a link made without the measurement.
 """
 
 import argparse

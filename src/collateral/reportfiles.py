@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 
+from collateral.joblog import NOTE
 from collateral import pages
 from collateral.drawings import Drawing, drawings
 from collateral.files import sha256_file, whole_file, write_json, write_text
-from collateral.joblog import NOTE
 from collateral.libraries import versions
 from collateral.pagedisk import checkpoint_bytes, disk_lines
 from collateral.paper import svg_and_png

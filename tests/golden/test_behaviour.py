@@ -1,4 +1,4 @@
-"""Each editor on the embedded model, in the ranges that its paper predicts; `make bench-editing` prints the numbers."""
+"""Each editor on the embedded model, in the ranges that its paper predicts; `make bench-editing` has the numbers."""
 
 import pytest
 from behaviour import (
