@@ -2,8 +2,9 @@
 
 Each job is the second link of a chain on the embedded model, in a process of its own, through `chain.edit_link` as
 the workflow's job does it. Counted is resident memory above that of the process after its imports, of every phase
-by itself: Linux forgets a peak when asked to. The optimisation and the probes have activations, which no bound of
-weights knows: they have columns of their own. The link's files must be those of a link made without the measurement.
+by itself: Linux forgets a peak when asked to. The weights stay mapped from their file and count as far as they were
+read. Optimisation and probes have activations, second moments and state, which no bound of weights knows: they have
+columns of their own. The link's files must be those of a link made without the measurement.
 """
 
 import argparse
@@ -53,10 +54,10 @@ def forget() -> None:
 
 
 def watch(peaks: dict[str, int]) -> None:
-    """Put a measurement around the parts of a job; what lies between them counts as load, rebuild or write."""
+    """Put a measurement around the parts of a job; what lies between them counts with what came before."""
 
     def measured(phase: str, work: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        close("rebuild" if phase in ("edit", "probe") and "edit" not in peaks else "write")
+        close("edit" if "edit" in peaks else "load" if phase == "load" else "rebuild")
         try:
             return work(*given, **named)
         finally:
@@ -66,10 +67,15 @@ def watch(peaks: dict[str, int]) -> None:
         peaks[phase] = max(peaks.get(phase, 0), _status("VmHWM"))
         forget()
 
+    def given_back(work: Callable[[], None]) -> None:
+        close("probe" if "edit" in peaks else "rebuild")
+        work()
+        forget()
+
+    chain.give_back = partial(given_back, chain.give_back)
     chain.load_model = partial(measured, "load", chain.load_model)
     chain.measure_facts = partial(measured, "probe", chain.measure_facts)
     session._operation = partial(measured, "edit", session._operation)
-    peaks["close"] = 0
     watch.close = close  # type: ignore[attr-defined]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collateral.allocator import give_back
 from collateral.contexts import read_templates
 from collateral.delta import restore, snapshot
 from collateral.deltafile import read_increment, write_increment
@@ -21,6 +22,7 @@ from collateral.regularizers import Regularizer
 from collateral.sequences import chosen_facts
 from collateral.session import (
     RAW,
+    Link,
     Numbered,
     Recipe,
     apply_chain,
@@ -123,32 +125,46 @@ def edit_link(
         CollateralError: any input is damaged or does not belong to the others.
     """
     settings_sha256 = recipe_sha256(recipe)
+    link, probes, about = _edited(files, recipe, start, edits, seed, new_tokens, dtype, device)
+    write_rows(probes, after_edit)
+    write_records(link.records, records)
+    write_state(link.state, state, edits, settings_sha256)
+    before, after, operations = link.before, link.after, link.operations
+    del link
+    give_back()  # the model and the state: writing the increment has arrays of its own
+    write_increment(delta, before, after, about, operations)
+
+
+def _edited(
+    files: LinkFiles,
+    recipe: Mapping[str, Any],
+    start: int,
+    edits: int,
+    seed: int,
+    new_tokens: int,
+    dtype: str,
+    device: str,
+) -> tuple[Link, list[dict[str, Any]], dict[str, Any]]:
+    """Return the edits that were made, the probes after each, and what the increment says of itself.
+
+    The model ends with this function.
+    """
     editor, chosen, reference = begin(files, recipe, start, edits)
     model = load_model(files.model, dtype, device)
     names = editor.method.parameters(model)
     original = snapshot(model, names) if editor.needs_original else {}
-    carried = read_state(files.state, start, settings_sha256) if files.state else {}
+    carried = read_state(files.state, start, recipe_sha256(recipe)) if files.state else {}
     if not editor.replaces:
         apply_chain(model, files.deltas)
+        give_back()  # the increments
     restore(model, {n.removeprefix(RAW): weights for n, weights in carried.items() if n.startswith(RAW)})
     probes: list[dict[str, Any]] = []
 
     def observe(group: Sequence[Numbered]) -> None:
         probes.extend(measure_facts(model, group, "after_edit", new_tokens, reference))
 
-    link = run_link(
-        model,
-        editor,
-        chosen,
-        prepared(files),
-        carried,
-        original=original,
-        seed=seed,
-        observe=observe,
-    )
-    write_rows(probes, after_edit)
-    write_records(link.records, records)
-    write_state(link.state, state, edits, settings_sha256)
+    given = prepared(files)
+    link = run_link(model, editor, chosen, given, carried, original=original, seed=seed, observe=observe)
     about = {
         "base": model.source,
         "base_sha256": model.base_sha256,
@@ -157,7 +173,7 @@ def edit_link(
         "to_edits": edits,
         "editor": dict(recipe),
     }
-    write_increment(delta, link.before, link.after, about, link.operations)
+    return link, probes, about
 
 
 def begin(

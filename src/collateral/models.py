@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from collateral.allocator import give_back
 from collateral.cards import ALL, spread_over_cards
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import read_json
@@ -198,6 +199,7 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
             f"{folder}: its tokenizer cannot be loaded ({shorten(reason, 200)}); take a model with a tokenizer of "
             "transformers, as no code of a model is run"
         ) from None
+    give_back()  # what reading the tokenizer took
     if device != ALL:
         network.to(torch.device(device))  # type: ignore[arg-type]
     return wrap(network, tokenizer, identity, described_source(folder))

@@ -1,5 +1,6 @@
 """Chain = uninterrupted = killed and resumed, bit for bit; noop is nothing; every regulariser fits every editor."""
 
+import weakref
 from pathlib import Path
 
 import polars as pl
@@ -7,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from collateral import chain
 from collateral.chain import LinkFiles, edit_link, export_checkpoint
 from collateral.contexts import write_templates
 from collateral.deltafile import read_increment
@@ -129,6 +131,27 @@ def test_chained_links_equal_one_uninterrupted_run(project):
     for count, stop in ((1, 1), (2, 3), (3, 6)):
         assert torch.equal(rebuild(base, increments[:count])[NAME], live[stop])
     assert torch.equal(rebuild(base, increments[::-1])[NAME], live[6])
+
+
+def test_the_model_is_gone_when_the_increment_is_written(project, monkeypatch):
+    """A job's peak is then that of its edits: writing has arrays of its own, and needs no model beside them."""
+    networks, alive = [], []
+    load, write = chain.load_model, chain.write_increment
+
+    def watched(*given):
+        model = load(*given)
+        networks.append(weakref.ref(model.network))
+        return model
+
+    def counted(*given):
+        alive.append(networks[-1]() is not None)
+        return write(*given)
+
+    monkeypatch.setattr(chain, "load_model", watched)
+    monkeypatch.setattr(chain, "write_increment", counted)
+    project.link("a", 0, 1)
+    project.link("a", 1, 2)
+    assert alive == [False, False]
 
 
 def test_a_link_made_twice_has_the_same_bytes(project):
