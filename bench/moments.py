@@ -23,7 +23,7 @@ from collateral.moments import add_upper, measure_moments, windows
 from collateral.provenance import machine
 from collateral.texts import documents
 
-ROUNDS, WINDOW, BATCH = 5, 256, 4
+ROUNDS, WINDOW, BATCH = 3, 256, 4
 TOKENS = 2 * WINDOW * BATCH  # enough for C not to be singular, and few: the time of each is the same
 TOLERANCE = 1e-5
 CASES = ((5,), (3, 4, 5, 6, 7, 8))  # ROME's layer, and as many as MEMIT's on GPT-J

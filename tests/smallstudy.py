@@ -70,6 +70,7 @@ def smoke_config(model: Path) -> dict:
                 "source": {"folder": str(model)},
                 "methods": {
                     "rome": {"layer": 1, "v_num_grad_steps": 3},
+                    "memit": {"layers": [1, 2], "v_num_grad_steps": 3},
                     "placebo": {"layer": 1},
                     "grace": {"layer": 1, "n_iter": 3, "epsilon": 0.01},
                     "mend": {
@@ -91,6 +92,7 @@ def smoke_config(model: Path) -> dict:
             "rome": {"method": "rome"},
             "rome-rect": {"method": "rome", "regularizer": {"name": "rect", "keep": 40}},
             "rome-mom2": {"method": "rome", "settings": {"mom2_adjustment": True}, "checkpoints": [1]},
+            "memit": {"method": "memit", "checkpoints": [1]},
             "placebo": {"method": "placebo", "settings": {"like": "rome"}},
             "grace": {"method": "grace"},
             "mend": {"method": "mend", "checkpoints": [1]},

@@ -275,7 +275,12 @@ def test_the_budget_of_second_moments_reruns_them_and_their_editors(copy):
     done = copy.snakemake("--", delta)
     assert done.returncode == 0, done.stderr[-3000:]
     assert copy.planned() == hangs_on("rome-mom2", 1) | TABLES
-    copy.configure(moments={"tokens": 1280, "window": 16})
+    copy.configure(study={**study, "editors": [*study["editors"], "memit"]})
+    other = {"Measure the second moments of tiny, layers 01-02"} | whole("memit", 1)
+    assert (
+        copy.planned() == hangs_on("rome-mom2", 1) | other | TABLES
+    )  # with another set of layers: layer 01 stays
+    copy.configure(study=study, moments={"tokens": 1280, "window": 16})
     own = {"Measure the second moments of tiny, layers 01"} | whole("rome-mom2", 1)
     assert copy.planned() == own | TABLES
 
