@@ -8,7 +8,7 @@ from typing import Any
 from collateral.allocator import give_back
 from collateral.contexts import read_templates
 from collateral.delta import restore, snapshot
-from collateral.deltafile import read_increment, write_increment
+from collateral.deltafile import read_outline, write_increment
 from collateral.editing import Prepared
 from collateral.efficacy import Reference, measure_facts, read_reference, write_rows
 from collateral.errors import CollateralError
@@ -213,7 +213,7 @@ def export_checkpoint(model_folder: Path, deltas: Sequence[Path], dtype: str, fo
     Raises:
         CollateralError: a file is damaged, or the editor changes no weight, so that there is nothing to save.
     """
-    method = read_increment(deltas[-1]).metadata["editor"].get("method")
+    method = read_outline(deltas[-1]).metadata["editor"].get("method")
     if method is not None and is_flagged(method, "adapter"):
         raise CollateralError(
             f"{deltas[-1].parent}: {method} changes no weight, so that there is no edited model to save; what it "

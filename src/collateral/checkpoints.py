@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from collateral.deltafile import read_increment
+from collateral.deltafile import read_outline
 from collateral.editing import attached
 from collateral.models import LanguageModel
 from collateral.recipes import load_method
@@ -27,7 +27,7 @@ def at_checkpoint(model: LanguageModel, deltas: Sequence[Path], state: Path | No
     if state is None:
         yield
         return
-    about = read_increment(deltas[-1]).metadata
+    about = read_outline(deltas[-1]).metadata
     recipe = about["editor"]
     method = load_method(recipe["method"], recipe["settings"])
     with attached(method, model, read_state(state, about["to_edits"], recipe_sha256(recipe))):

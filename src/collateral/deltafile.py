@@ -162,7 +162,7 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
                 raise ValueError("its columns are not a delta's")
             yield handle, metadata
     except IndexError as error:
-        raise CollateralError(f"{path}: {error}; {_REMEDY}") from None
+        raise CollateralError(f"{path}: an element lies outside {error}; {_REMEDY}") from None
     except (OSError, ValueError, OverflowError, RecursionError, MemoryError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         unreadable = CollateralError(f"{path}: not readable as a delta ({reason}); {_REMEDY}")

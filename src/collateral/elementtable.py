@@ -96,7 +96,7 @@ class Rows:
         """Return (flat indices, values) of one parameter; a slice of indices where none is left out.
 
         Raises:
-            IndexError: an element lies outside the parameter.
+            IndexError: an element lies outside the parameter, which the error names.
         """
         return self._piece(self._rows(name), name, shape)
 
@@ -104,7 +104,7 @@ class Rows:
         """Yield the same in pieces that stay in a core's cache, and of which more have none left out.
 
         Raises:
-            IndexError: an element lies outside the parameter.
+            IndexError: an element lies outside the parameter, which the error names.
         """
         mine = self._rows(name)
         for start in range(mine.start, mine.stop, _PIECE):
@@ -121,7 +121,7 @@ class Rows:
         row, col, value = (column[mine] for column in self._columns)
         height, width = int(np.prod(shape[:-1])), shape[-1]
         if len(row) and (row.max() >= height or col.max() >= width or min(row.min(), col.min()) < 0):
-            raise IndexError(f"an element lies outside {name} {shape}")
+            raise IndexError(f"{name} {shape}")
         values = torch.from_numpy(value.copy())
         if len(row):
             first, last = (int(row[end]) * width + int(col[end]) for end in (0, -1))
