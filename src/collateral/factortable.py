@@ -1,6 +1,6 @@
 """Operations ↔ the rows of a delta that is stored as factors; `deltafile` puts them into a file.
 
-One row is one vector of a factor, or a mask: `parameter` (dictionary), `operation` (in order, from 0), `part`
+One row is one vector of a factor, or a mask: `parameter`, `operation` (in order, from 0), `part`
 (`left`, `right` or `mask`), `component` (of the rank, from 0; 0 for a mask), `values` (of `left`, one for each row of
 the tensor as it is stored; of `right`, for each column), `bits` (of a mask: eight elements to a byte, the first in
 the highest bit, each row of the tensor from a byte on).
@@ -25,9 +25,8 @@ _Cell = tuple[str, int, str, int]
 
 def schema(dtype: str) -> pa.Schema:
     """Return the columns, with factors of this type."""
-    names = pa.dictionary(pa.int32(), pa.string())
-    values = pa.list_(_ARROW[dtype])
-    kinds = (names, pa.int32(), names, pa.int32(), values, pa.binary())
+    values = pa.list_(pa.field("element", _ARROW[dtype]))  # Parquet's own name
+    kinds = (pa.string(), pa.int32(), pa.string(), pa.int32(), values, pa.binary())
     return pa.schema(
         list(zip(("parameter", "operation", "part", "component", "values", "bits"), kinds, strict=True))
     )
@@ -70,9 +69,9 @@ def table_of(operations: Mapping[str, Sequence[Operation]], dtype: str) -> pa.Ta
         mask=pa.array([mask is not None for mask in masks]),
     )
     arrays = [
-        _coded(columns[0], names),
+        pa.array(columns[0], pa.string()),
         pa.array(columns[1], pa.int32()),
-        _coded(columns[2], PARTS),
+        pa.array(columns[2], pa.string()),
         pa.array(columns[3], pa.int32()),
         values,
         pa.array(masks, pa.binary()),
@@ -90,6 +89,7 @@ def options(operations: Mapping[str, Sequence[Operation]]) -> dict[str, Any]:
                 dense &= bool(_SPARSE_MASK < share < 1 - _SPARSE_MASK)
     return {
         "use_dictionary": ["parameter", "part"],
+        "store_schema": False,  # Arrow's would hold all metadata a second time
         "column_encoding": {
             "operation": "DELTA_BINARY_PACKED",
             "component": "DELTA_BINARY_PACKED",
@@ -137,12 +137,6 @@ def _cells(name: str, operations: Sequence[Mapping[str, Any]]) -> list[_Cell]:
         if one["mask"]:
             cells.append((name, number, "mask", 0))
     return cells
-
-
-def _coded(values: Sequence[str], names: Sequence[str]) -> pa.DictionaryArray:
-    places = {name: place for place, name in enumerate(names)}
-    codes = pa.array([places[one] for one in values], pa.int32())
-    return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
 
 
 def _chunks(column: pa.ChunkedArray) -> Iterator[Any]:

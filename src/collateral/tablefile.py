@@ -52,7 +52,11 @@ def written(table: pa.Table, sink: Any, *, groups: Sequence[int] = (), **options
         for rows in groups or [table.num_rows]:
             writer.write_table(table.slice(start, rows))
             start += rows
-        writer.add_key_value_metadata({MADE_WITH: json.dumps(versions(NUMERIC), sort_keys=True), KEY: BLANK})
+        own = (
+            {} if options.get("store_schema", True) else table.schema.metadata
+        )  # else it is in Arrow's schema
+        made = json.dumps(versions(NUMERIC), sort_keys=True)
+        writer.add_key_value_metadata({**own, MADE_WITH: made, KEY: BLANK})
 
 
 def read_table(path: Path, kind: str, columns: Mapping[str, Any] | Sequence[str] = ()) -> pl.DataFrame:
