@@ -16,11 +16,13 @@ from collateral.workload import (
     Work,
     activations,
     delta_bytes,
+    entropy,
     kept_share,
     probing,
     weights,
 )
 
+_MOST_RANKS = 256  # of factors that are stored, see `factors`
 _CUDA_TOKENS = 16384  # of one pass of the value optimisation, see `targets`
 _CPU_TOKENS = 192
 _LESSONS = 512  # of a training that stay in memory, see `hypertraining`
@@ -100,8 +102,7 @@ def edit_work(study: Study, job: Job, shape: Shape, probes: float) -> Work:
         + _optimising(editor)
         + _state(editor, regularizer)
     )
-    share = kept_share(regularizer, facts)
-    stored = delta_bytes(elements, share, editor.dtype) if "lambda_new" not in editor.every else 0.1e6
+    stored = _stored(editor, regularizer, facts)
     single = job.rule == "edit_singly"
     return Work(
         start=12,
@@ -111,6 +112,20 @@ def edit_work(study: Study, job: Job, shape: Shape, probes: float) -> Work:
         host=PROCESS + weights(shape, editor.dtype) + 8 * shape.intermediate**2 * len(moments),
         disk=2e3 * facts + (0 if single else stored + _state(editor, regularizer)),
     )
+
+
+def _stored(editor: _Editor, regularizer: Settings, facts: int) -> float:
+    """Return the bytes of a delta: of the changed elements, or of factors and masks where these are fewer."""
+    if "lambda_new" in editor.every:  # some columns
+        return 0.1e6
+    elements = editor.matrices * editor.shape.matrix
+    changed = delta_bytes(elements, kept_share(regularizer, facts), editor.dtype)
+    low_rank = "v_num_grad_steps" in editor.every and not is_flagged(editor.method, "replaces")
+    if not low_rank or regularizer["name"] in {"pca", "prune"} or editor.batch > _MOST_RANKS:
+        return changed
+    sides = editor.matrices * (editor.shape.hidden + editor.shape.intermediate)
+    mask = elements * entropy(kept_share(regularizer, 1)) / 8
+    return min(changed, editor.operations * (8 * editor.batch * sides + mask))
 
 
 def _passes(editor: _Editor) -> tuple[Pass, ...]:

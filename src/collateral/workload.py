@@ -3,6 +3,7 @@
 Only sizes and settings decide; how fast a machine is, is in `rates`. Every number is an estimate before the fact.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -97,6 +98,11 @@ def kept_share(regularizer: Mapping[str, object], edits: int) -> float:
         return 1.0
     keep = float(str(regularizer["keep"])) / 100
     return 1 - (1 - keep) ** max(edits, 1)
+
+
+def entropy(share: float) -> float:
+    """Return the bits that say of one element whether it belongs to so large a random share."""
+    return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)
 
 
 def delta_bytes(elements: float, share: float, dtype: str) -> float:

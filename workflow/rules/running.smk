@@ -15,8 +15,8 @@ from collateral.runs import only_run
 
 def tell_parameters(rules):
     """Tell Snakemake once what each function of the rules takes: it would look at its signature twice a job."""
-    for one in rules:
-        for item in [*one.input, *one.params]:
+    for own in rules:
+        for item in [*own.input, *own.params]:
             function = getattr(getattr(item, "_file", item), "callable", item)
             if inspect.isfunction(function):
                 overwrite_function_params(function, inspect.signature(function).parameters)
