@@ -186,9 +186,8 @@ def _keeps_root(editor: _Editor) -> bool:
 def _state(editor: _Editor, regularizer: Settings) -> float:
     """Return the bytes of what an editor carries from one checkpoint to the next."""
     square = 8.0 * editor.shape.intermediate**2
-    own = (
-        len(editor.layers) * square if _keeps_root(editor) else 0.0
-    )  # of AlphaEdit's, as wide as the null space
+    # AlphaEdit's root is as wide as the null space, which is less
+    own = len(editor.layers) * square if _keeps_root(editor) else 0.0
     if is_flagged(editor.method, "replaces"):  # D4S: its update in float64, too
         own += len(editor.layers) * 8 * editor.shape.matrix
     if regularizer["name"] == "prune":

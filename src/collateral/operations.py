@@ -77,9 +77,7 @@ class Ledger:
             return
         own = self._told.setdefault(name, [])
         own.append(operation_of(update, transposed))
-        if (
-            sum(one.bytes for one in own) > stored.nbytes
-        ):  # what differs takes about as much, so that it is smaller
+        if sum(one.bytes for one in own) > stored.nbytes:  # the elements that differ take less
             self._told = None
 
     @property

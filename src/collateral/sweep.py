@@ -237,9 +237,8 @@ def _level(brackets: Sequence[_Bracket], quantile: float, count: int) -> float |
         return brackets[0].low
     found = np.concatenate([delta for one in brackets for delta in one.found])
     found.partition([first, last])
-    return float(
-        np.quantile(found[[first, last]], place - math.floor(place))
-    )  # the same line between the two
+    # the same line between the two
+    return float(np.quantile(found[[first, last]], place - math.floor(place)))
 
 
 def _partitioned(before: Tensor, after: Tensor, quantiles: Sequence[float]) -> tuple[float, ...]:
