@@ -24,7 +24,7 @@ def test_report_tables_and_figures_are_there(finished):
     assert report == pages | {"run.json"}
     assert "Manhattan" in (results / "report/weights.html").read_text()
     run = read_sealed_json(results / "report/run.json")
-    assert set(run) == {"settings", "versions", "hashes", "machine", "missing"}
+    assert set(run) == {"settings", "versions", "hashes", "machine", "missing", "checkpoints"}
     assert run["missing"] == []
     assert "results/tables/abilities.parquet" in run["hashes"]
     tables = {path.stem: pl.read_parquet(path) for path in (results / "tables").glob("*.parquet")}
