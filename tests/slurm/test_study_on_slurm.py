@@ -253,7 +253,8 @@ def test_jobs_see_no_network(cluster):
 
 def test_the_profile_really_submits_to_both_nodes(story):
     assert all("SLURM run ID" in said for said in story.said)
-    assert {job["NodeList"] for job in story.project.ended()} == {"n1", "n2"}
+    places = {job["NodeList"] for job in story.project.ended()}
+    assert places - {"(null)"} == {"n1", "n2"}  # a job that was cancelled while it waited had none
 
 
 def test_gpu_jobs_go_to_the_partition_with_gpus_and_a_group_asks_for_one(story, cluster):
