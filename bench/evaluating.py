@@ -24,6 +24,7 @@ from collateral.provenance import machine
 from collateral.scoring import SharedContextLM
 
 ROUNDS, BATCH = 5, 8
+TOLERANCE = 1e-4  # nats, of the log-likelihood of an option
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def compared(form: Form, model: LanguageModel) -> str:
         ratios.append(before / after)
         seconds.append(after)
     if form.options:
-        said = agreement(form, model, asked, theirs, mine)
+        model.network.double()  # and back: both exact
+        exact, _ = plain.loglikelihood(asked, disable_tqdm=True), model.network.float()
+        said = agreement(form, theirs, mine, exact)
     else:
         other = sum(one != two for one, two in zip(theirs, mine, strict=True))
         said = f"{len(mine) - other} of {len(mine)} texts equal"
@@ -114,18 +117,23 @@ def compared(form: Form, model: LanguageModel) -> str:
     return f"| {form.name} | {statistics.median(ratios):.2f} ({span}) | {per_item:.0f} ms | {said} |"
 
 
-def agreement(form: Form, model: LanguageModel, asked: Sequence[Instance], theirs: Any, mine: Any) -> str:
-    """Return how far log-likelihoods differ, and that the same option is the best of every item."""
-    lengths = [len(model.tokenizer(one.args[1])["input_ids"]) for one in asked]
-    far = [abs(a[0] - b[0]) for a, b in zip(theirs, mine, strict=True)]
-    for start in range(0, len(asked), form.options):
+def agreement(form: Form, theirs: Any, mine: Any, exact: Any) -> str:
+    """Return how far log-likelihoods are from those in float64, and that the same option is the best of every item.
+
+    Raises:
+        SystemExit: another option is the best, or ours are further than `TOLERANCE`.
+    """
+    far = [max(abs(a[0] - b[0]) for a, b in zip(found, exact, strict=True)) for found in (theirs, mine)]
+    if not far[1] <= TOLERANCE:
+        sys.exit(f"{form.name}: a log-likelihood is {far[1]:.1e} from that in float64")
+    for start in range(0, len(mine), form.options):
         best = [
             max(range(form.options), key=lambda option: found[start + option][0]) for found in (theirs, mine)
         ]
         if best[0] != best[1]:
             sys.exit(f"{form.name}: another option is the best of item {start // form.options}")
-    token = max(one / length for one, length in zip(far, lengths, strict=True))
-    return f"max. difference {max(far):.1e}, {token:.1e} a token; same argmax on {form.items} of {form.items}"
+    said = f"{far[1]:.0e} from float64, HFLM {far[0]:.0e}"
+    return f"{said}; same argmax on {form.items} of {form.items}"
 
 
 # An evaluation job on one item: seconds until imports, model and result are there. The baseline asks lm-eval
