@@ -18,7 +18,6 @@ from torch import Tensor
 from collateral import elementtable, factortable
 from collateral.deltaheads import check_head, encoding_of
 from collateral.errors import CollateralError
-from collateral.factors import MOST_RANKS
 from collateral.files import whole_file
 from collateral.increments import WIDER, Increment, Part, advance, put_exceptions, tensor_sha256, widened
 from collateral.operations import Operation
@@ -152,7 +151,7 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as handle:
             metadata = json.loads((handle.schema_arrow.metadata or {}).get(_KEY.encode(), b"null"))
-            check_head(metadata, WIDER, FORMAT, MOST_RANKS)
+            check_head(metadata, WIDER, FORMAT)
             schema = (
                 factortable.schema(metadata["factors"])
                 if encoding_of(metadata) == "factors"

@@ -4,19 +4,21 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+MOST_RANKS = (
+    256  # of factors that are summed in a fixed order: more take more time than their bytes are worth
+)
 _DIGITS = 64  # of a sha256
 ENCODINGS = ("elements", "factors")
 _FACTORS = ("float32", "float64")
 
 
-def check_head(head: Any, dtypes: Mapping[str, Any], form: str, ranks: int) -> None:
+def check_head(head: Any, dtypes: Mapping[str, Any], form: str) -> None:
     """Check the metadata of a delta, so that its readers can rely on every key and type.
 
     Args:
         head: what the file holds.
         dtypes: the types of weights that a delta can be of.
         form: name and version of the format.
-        ranks: the largest rank of an operation in factors.
 
     Raises:
         ValueError: the first key that is not as it should be.
@@ -54,7 +56,7 @@ def check_head(head: Any, dtypes: Mapping[str, Any], form: str, ranks: int) -> N
             operations = about.get("operations")
             _check(isinstance(operations, list) and operations != [], f"parameters.{name}.operations")
             for one in operations:
-                _check(_operation(one, ranks), f"parameters.{name}.operations")
+                _check(_operation(one), f"parameters.{name}.operations")
 
 
 def encoding_of(head: Mapping[str, Any]) -> Any:
@@ -75,12 +77,12 @@ def _digits(value: Any) -> bool:
     return isinstance(value, str) and len(value) == _DIGITS and not set(value) - set("0123456789abcdef")
 
 
-def _operation(value: Any, ranks: int) -> bool:
+def _operation(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and isinstance(value.get("mask"), bool)
         and _count(value.get("rank"))
-        and 0 < value["rank"] <= ranks
+        and 0 < value["rank"] <= MOST_RANKS
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from collateral.deltaheads import MOST_RANKS
 from collateral.jobs import Job
 from collateral.recipes import declaration, edited_layers, is_flagged
 from collateral.shapes import Shape
@@ -22,7 +23,6 @@ from collateral.workload import (
     weights,
 )
 
-_MOST_RANKS = 256  # of factors that are stored, see `factors`
 _CUDA_TOKENS = 16384  # of one pass of the value optimisation, see `targets`
 _CPU_TOKENS = 192
 _LESSONS = 512  # of a training that stay in memory, see `hypertraining`
@@ -121,7 +121,7 @@ def _stored(editor: _Editor, regularizer: Settings, facts: int) -> float:
     elements = editor.matrices * editor.shape.matrix
     changed = delta_bytes(elements, kept_share(regularizer, facts), editor.dtype)
     low_rank = "v_num_grad_steps" in editor.every and not is_flagged(editor.method, "replaces")
-    if not low_rank or regularizer["name"] in {"pca", "prune"} or editor.batch > _MOST_RANKS:
+    if not low_rank or regularizer["name"] in {"pca", "prune"} or editor.batch > MOST_RANKS:
         return changed
     sides = editor.matrices * (editor.shape.hidden + editor.shape.intermediate)
     mask = elements * entropy(kept_share(regularizer, 1)) / 8

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-MOST_RANKS = 256  # summed in a fixed order; above, that order takes more time than its bytes are worth
+from collateral.deltaheads import MOST_RANKS
+
 _BLOCK = {"cpu": 2**15}  # elements that are computed at once: two such blocks stay in a core's cache
 _LARGE_BLOCK = 2**24  # on other devices
 

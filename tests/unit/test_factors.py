@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from collateral import factors
 from collateral.delta import Delta
 from collateral.deltafile import read_chain, read_increment, read_outline, read_parts, write_increment
+from collateral.deltaheads import MOST_RANKS
 from collateral.errors import CollateralError
 from collateral.factors import Factors
 from collateral.increments import rebuild
@@ -100,7 +101,7 @@ def test_a_mask_leaves_zeros_and_the_rest_as_it_was():
 
 
 def test_a_rank_that_is_not_summed_in_order_is_not_told():
-    wide = update(1, (300, 300), rank=factors.MOST_RANKS + 1)
+    wide = update(1, (300, 300), rank=MOST_RANKS + 1)
     assert torch.allclose(wide.dense(), wide.left @ wide.right.T)
     ledger = Ledger()
     ledger.add(NAMES[0], wide, torch.zeros(300, 300), transposed=False)
