@@ -37,6 +37,8 @@ class Form:
         options: how many; 0 for a text that is generated.
         words: of each option, from and to; of generated texts the most tokens.
         items: how many are asked.
+        alike: share of an option's words that the first option of the item begins with, too.
+        examples: words that all items begin with.
     """
 
     name: str
@@ -44,15 +46,20 @@ class Form:
     options: int
     words: tuple[int, int]
     items: int
+    alike: float = 0.0
+    examples: int = 0
 
 
+# Options of PIQA differ in a few words; a third of an option's tokens comes before them (first 400 validation items).
 FORMS = (
     Form("HellaSwag", (20, 80), 4, (10, 30), 16),
     Form("ARC", (12, 30), 4, (1, 8), 24),
-    Form("PIQA", (5, 15), 2, (10, 30), 24),
+    Form("PIQA", (5, 15), 2, (10, 30), 24, alike=0.35),
     Form("MuTual", (40, 110), 4, (6, 18), 16),
-    Form("GSM8K", (35, 70), 0, (96, 96), 16),
-    Form("SAMSum", (60, 150), 0, (48, 48), 16),
+    Form("ARC with 5 examples", (12, 30), 4, (1, 8), 16, examples=140),
+    Form("GSM8K", (35, 70), 0, (96, 96), 48),
+    Form("GSM8K with 5 examples", (35, 70), 0, (96, 96), 16, examples=350),
+    Form("SAMSum", (60, 150), 0, (48, 48), 24),
 )
 
 
@@ -69,10 +76,14 @@ def requests_of(form: Form) -> list[Instance]:
     """Return the requests of a form's items."""
     draw = random.Random(form.name)
     made: list[tuple[Any, ...]] = []
+    examples = f"{words(form.examples, draw)} " if form.examples else ""
     for _ in range(form.items):
-        context = words(draw.randint(*form.context), draw)
+        context = examples + words(draw.randint(*form.context), draw)
         if form.options:
-            made += [(context, f" {words(draw.randint(*form.words), draw)}") for _ in range(form.options)]
+            options = [words(draw.randint(*form.words), draw).split() for _ in range(form.options)]
+            for option in options:
+                kept = round(form.alike * len(option))
+                made.append((context, f" {' '.join([*options[0][:kept], *option[kept:]])}"))
         else:
             until = {"until": ["\n\n", "Question:"], "max_gen_toks": form.words[1], "do_sample": False}
             made.append((context, until))

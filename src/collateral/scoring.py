@@ -1,152 +1,27 @@
-"""lm-eval's view of the edited model: what items share is computed once, and rows leave the batch when they are done.
+"""lm-eval's view of the edited model: what texts share is computed once, and rows leave the batch when they are done.
 
 lm-eval's own HFLM runs context and option as one row each, so that the context of a question with four options runs
-four times, and projects every position on the vocabulary. Here the options of one context stand behind it in one row,
-each blind to the others by its attention mask and with positions that begin where the context ends; only positions
-that predict an option's token are projected.
+four times, and projects every position on the vocabulary. Here texts that begin alike are one row, and only positions
+that predict an option's token are projected; a generation's batch is filled up as its rows end.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import DynamicCache
 
+from collateral.continuing import Stops, continued
 from collateral.errors import CollateralError
 from collateral.models import LanguageModel
-from collateral.tokens import fill_id, pad
+from collateral.sharedrows import Request, Row, packed, rows_of
+from collateral.tokens import fill_id
 
-Request = tuple[tuple[str, str] | None, list[int], list[int]]
-SHARED = 256  # tokens that a row of several continuations may have, or twice its context
 READS = 1024  # positions that are projected on the vocabulary at a time
-
-
-@dataclass(frozen=True)
-class Row:
-    """A context, and the continuations that are scored behind it.
-
-    Attributes:
-        context: its tokens.
-        continuations: tokens of each.
-        requests: number of the request of each.
-    """
-
-    context: tuple[int, ...]
-    continuations: tuple[tuple[int, ...], ...]
-    requests: tuple[int, ...]
-
-    def tokens(self) -> int:
-        """Return how many tokens the row has; the last of each continuation is only predicted."""
-        return len(self.context) + sum(len(one) - 1 for one in self.continuations)
-
-    def apart(self) -> list["Row"]:
-        """Return a row for each continuation."""
-        pairs = zip(self.continuations, self.requests, strict=True)
-        return [Row(self.context, (tokens,), (number,)) for tokens, number in pairs]
-
-    def longest(self) -> int:
-        """Return how many tokens the context has with its longest continuation."""
-        return len(self.context) + max(len(one) - 1 for one in self.continuations)
-
-
-def rows_of(requests: Sequence[Request], most: int) -> list[Row]:
-    """Return the rows of some requests, longest first; what is in a row depends on the requests alone.
-
-    Continuations share a row if they have the same context, up to a length: what is long by itself, as the windows of
-    a perplexity, gains nothing from sharing.
-
-    Args:
-        requests: key, context and continuation each.
-        most: tokens that the model takes.
-    """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, (_, tokens, continuation) in enumerate(requests):
-        # the last token is only predicted
-        kept = tuple(tokens[-(most + 1 - len(continuation)) :])
-        groups.setdefault(kept, []).append(number)
-    rows: list[Row] = []
-    for context, numbers in groups.items():
-        chosen: list[int] = []
-        for number in numbers:
-            longer = len(context) + sum(len(requests[one][2]) - 1 for one in [*chosen, number])
-            if chosen and longer > min(most, max(SHARED, 2 * len(context))):
-                rows.append(_row(context, chosen, requests))
-                chosen = []
-            chosen.append(number)
-        rows.append(_row(context, chosen, requests))
-    return sorted(rows, key=lambda row: (-row.tokens(), row.context, row.continuations))
-
-
-def _row(context: tuple[int, ...], numbers: Sequence[int], requests: Sequence[Request]) -> Row:
-    return Row(context, tuple(tuple(requests[one][2]) for one in numbers), tuple(numbers))
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Rows side by side.
-
-    Attributes:
-        ids: tokens, padded on the right.
-        mask: 0 where a position sees another one, else the dtype's lowest number.
-        positions: of each token in its own text.
-        reads: (row, column) of each position that predicts a token.
-        targets: the token to predict at each read.
-    """
-
-    ids: Int[Tensor, "rows tokens"]
-    mask: Float[Tensor, "rows 1 tokens tokens"]
-    positions: Int[Tensor, "rows tokens"]
-    reads: Int[Tensor, "reads 2"]
-    targets: Int[Tensor, " reads"]
-
-
-def packed(rows: Sequence[Row], fill: int, dtype: torch.dtype, device: torch.device) -> Packed:
-    """Return rows side by side, each continuation blind to its neighbours.
-
-    Args:
-        rows: to be scored together.
-        fill: token to pad with.
-        dtype: of the mask.
-        device: where the model begins.
-    """
-    width = max(row.tokens() for row in rows)
-    ids = torch.full((len(rows), width), fill)
-    positions = torch.zeros(len(rows), width, dtype=torch.long)
-    seen = torch.zeros(len(rows), width, width, dtype=torch.bool)
-    reads: list[tuple[int, int]] = []
-    targets: list[int] = []
-    for i, row in enumerate(rows):
-        end = len(row.context)
-        ids[i, :end] = torch.tensor(row.context)
-        positions[i, :end] = torch.arange(end)
-        seen[i, :end, :end] = True
-        start = end
-        for tokens in row.continuations:
-            stop = start + len(tokens) - 1
-            ids[i, start:stop] = torch.tensor(tokens[:-1], dtype=torch.long)
-            positions[i, start:stop] = torch.arange(end, end + len(tokens) - 1)
-            seen[i, start:stop, :end] = True
-            seen[i, start:stop, start:stop] = True
-            reads += [(i, end - 1), *((i, column) for column in range(start, stop))]
-            targets += tokens
-            start = stop
-    seen &= torch.ones(width, width, dtype=torch.bool).tril()
-    seen |= torch.eye(width, dtype=torch.bool)  # padding sees itself: a softmax needs one number
-    mask = torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
-    return Packed(
-        ids.to(device),
-        mask.to(device),
-        positions.to(device),
-        torch.tensor(reads, device=device),
-        torch.tensor(targets, device=device),
-    )
 
 
 class SharedContextLM(HFLM):  # type: ignore[misc]
@@ -188,7 +63,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         """
         found = dict(self._scored(rows))
         for row in rows:
-            if len(row.requests) > 1 and any(math.isnan(found[number][0]) for number in row.requests):
+            if len(row.texts) > 1 and any(math.isnan(found[text.number][0]) for text in row.texts):
                 found |= dict(self._scored(row.apart()))
         return found
 
@@ -202,9 +77,9 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         likelihoods, greedy = self._read(output.last_hidden_state, batch.reads, batch.targets)
         start = 0
         for row in rows:
-            for number, tokens in zip(row.requests, row.continuations, strict=True):
-                span = slice(start, start := start + len(tokens))
-                yield number, (float(likelihoods[span].sum()), bool(greedy[span].all()))
+            for text in row.texts:
+                span = slice(start, start := start + len(text.continuation))
+                yield text.number, (float(likelihoods[span].sum()), bool(greedy[span].all()))
 
     def _read(self, final: Tensor, reads: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p of each target in float64, and whether it is the most probable token."""
@@ -265,18 +140,16 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
                 "max_gen_toks"
             )
         contexts = [self._encoded(request.args[0], room) for request in requests]
-        order = sorted(range(len(requests)), key=lambda i: (-len(contexts[i]), requests[i].args[0]))
+        stops = Stops(self.tok_decode, until, _ids(self._own.network.generation_config.eos_token_id), new)
         found: dict[int, str] = {}
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            stops = Stops(self.tok_decode, until, _ids(self._own.network.generation_config.eos_token_id))
-            made, broken = continued(self._own, [contexts[i] for i in batch], new, stops)
-            self.broken |= {requests[batch[row]].args[0] for row in broken}
-            for i, tokens in zip(batch, made, strict=True):
-                found[i] = postprocess_generated_text(self.tok_decode(tokens), until, None)
-                self.cache_hook.add_partial("generate_until", requests[i].args, found[i])
-            bar.update(len(batch))
-        return [found[i] for i in range(len(requests))]
+        for one in continued(self._own, contexts, stops, self.batch_size):
+            arguments = requests[one.number].args
+            if one.broken:
+                self.broken.add(arguments[0])
+            found[one.number] = postprocess_generated_text(self.tok_decode(one.tokens), until, None)
+            self.cache_hook.add_partial("generate_until", arguments, found[one.number])
+            bar.update(1)
+        return [found[number] for number in range(len(requests))]
 
     def _encoded(self, text: str, most: int) -> list[int]:
         ids, _ = self.tok_batch_encode([text], left_truncate_len=most, truncation=self.truncation)
@@ -285,75 +158,3 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
 
 def _ids(value: int | list[int] | None) -> frozenset[int]:
     return frozenset([value] if isinstance(value, int) else value or [])
-
-
-@dataclass(frozen=True)
-class Stops:
-    """What ends a generated text.
-
-    Attributes:
-        decode: tokens → text.
-        until: texts that end it.
-        ends: tokens that end it.
-    """
-
-    decode: Callable[[list[int]], str]
-    until: Sequence[str]
-    ends: frozenset[int]
-
-    def reached(self, tokens: list[int]) -> bool:
-        """Return whether the last token of a text ends it."""
-        if tokens[-1] in self.ends:
-            return True
-        # a stop sequence that has just been completed lies within as many tokens as it has bytes
-        tail = self.decode(tokens[-max((len(one.encode()) for one in self.until), default=0) - 1 :])
-        return any(one and one in tail for one in self.until)
-
-
-@torch.no_grad()
-def continued(
-    model: LanguageModel, contexts: Sequence[Sequence[int]], new: int, stops: Stops
-) -> tuple[list[list[int]], set[int]]:
-    """Return the greedy continuation of each context, up to a stop or `new` tokens, and the rows with broken logits.
-
-    A row that has ended leaves the batch, with its keys and values.
-
-    Args:
-        model: the model.
-        contexts: token ids.
-        new: the most tokens.
-        stops: what ends a row.
-    """
-    base: Any = model.network.base_model
-    head: nn.Module = model.network.get_output_embeddings()
-    batch = pad(contexts, [len(ids) for ids in contexts], fill_id(model.tokenizer), model.device)
-    ids, mask, positions, cache = batch.ids, batch.mask, batch.positions, DynamicCache()
-    made: list[list[int]] = [[] for _ in contexts]
-    alive, broken = list(range(len(contexts))), set()
-    for _ in range(new):
-        output = base(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = head(output.last_hidden_state[:, -1])
-        broken |= {alive[row] for row in logits.isnan().any(dim=-1).nonzero()[:, 0].tolist()}
-        chosen = logits.argmax(dim=-1).tolist()
-        going = []
-        for row, (number, token) in enumerate(zip(alive, chosen, strict=True)):
-            made[number].append(token)
-            if not stops.reached(made[number]):
-                going.append(row)
-        if not going:
-            break
-        if len(going) < len(alive):
-            index = torch.tensor(going, device=mask.device)
-            cache.batch_select_indices(index)
-            mask, positions = mask[index], positions[index]
-            alive = [alive[row] for row in going]
-        ids = torch.tensor([[made[number][-1]] for number in alive], device=model.device)
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    return made, broken

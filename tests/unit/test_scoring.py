@@ -1,11 +1,15 @@
 """Sharing contexts and dropping rows changes how much is computed, and no answer."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from collateral.scoring import SHARED, Row, SharedContextLM, packed, rows_of
+from collateral.continuing import Stops, continued
+from collateral.scoring import SharedContextLM
+from collateral.sharedrows import SHARED, Row, Text, packed, rows_of
 from tiny import tiny_model
 
 ONE, TWO = "Avalon lies beyond the western sea. Its king", "Merlin"
@@ -55,8 +59,8 @@ def test_a_context_that_the_model_cannot_take_loses_its_beginning(model):
 
 def test_each_option_sees_its_context_and_itself():
     """Worked by hand: context 1 2; options 3 4 and 5 6 7, whose last tokens are only predicted; then padding."""
-    row = Row((1, 2), ((3, 4), (5, 6, 7)), (0, 1))
-    longer = Row((9, 9, 9, 9, 9), ((8,),), (2,))
+    row = Row((Text(0, (1, 2, 3), (3, 4)), Text(1, (1, 2, 5, 6), (5, 6, 7))))
+    longer = Row((Text(2, (9, 9, 9, 9, 9), (8,)),))
     batch = packed([row, longer], 0, torch.float32, torch.device("cpu"))
     assert batch.ids.tolist() == [[1, 2, 3, 5, 6], [9, 9, 9, 9, 9]]
     assert batch.positions.tolist() == [[0, 1, 2, 2, 3], [0, 1, 2, 3, 4]]
@@ -72,13 +76,40 @@ def test_each_option_sees_its_context_and_itself():
     assert batch.targets.tolist() == [3, 4, 5, 6, 7, 8]
 
 
+def test_what_two_options_begin_with_is_in_the_row_once():
+    """Worked by hand: context 1; options 2 3 4 and 2 3 5 6 part behind 3; option 7 has nothing but the context."""
+    (row,) = rows_of([(None, [1], [2, 3, 5, 6]), (None, [1], [7]), (None, [1], [2, 3, 4])], 100)
+    assert [text.number for text in row.texts] == [1, 2, 0]
+    batch = packed([row], 0, torch.float32, torch.device("cpu"))
+    assert batch.ids.tolist() == [[1, 2, 3, 5]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3]]
+    assert (batch.mask[0, 0] == 0).int().tolist() == torch.ones(4, 4).tril().int().tolist()
+    assert batch.reads.tolist() == [[0, 0], [0, 0], [0, 1], [0, 2], [0, 0], [0, 1], [0, 2], [0, 3]]
+    assert batch.targets.tolist() == [7, 2, 3, 4, 2, 3, 5, 6]
+
+
+def test_questions_with_the_same_examples_share_a_row():
+    examples = list(range(10, 50))
+    asked = [(None, [*examples, n, 5], [6, 7]) for n in (1, 2)] + [(None, [90, 91, 92], [6])]
+    rows = rows_of(asked, 1000)
+    assert [[text.number for text in row.texts] for row in rows] == [[0, 1], [2]]
+    assert rows[0].tokens() == 40 + 3 + 3
+    mask = packed(rows[:1], 0, torch.float32, torch.device("cpu")).mask[0, 0] == 0
+    assert mask[45].nonzero()[:, 0].tolist() == [*range(40), 43, 44, 45]
+
+
 def test_rows_are_shared_up_to_a_length_and_the_longest_come_first():
-    short = [(None, [1, 2], [3, 4]), (None, [1, 2], [5]), (None, [7], [3])]
-    assert rows_of(short, 100) == [Row((1, 2), ((3, 4), (5,)), (0, 1)), Row((7,), ((3,),), (2,))]
+    def numbers(requests, most):
+        return [[text.number for text in row.texts] for row in rows_of(requests, most)]
+
+    assert numbers([(None, [1, 2], [3, 4]), (None, [1, 2], [5]), (None, [7], [3])], 100) == [[1, 0], [2]]
     windows = [(None, [0], [1] * SHARED), (None, [0], [2] * SHARED)]
-    assert [row.requests for row in rows_of(windows, 1000)] == [(0,), (1,)]
+    assert numbers(windows, 1000) == [[0], [1]]
+    many = [(None, [*range(100), n], [*range(90)]) for n in range(4)]  # 190 tokens, of which 100 are shared
+    assert numbers(many, 1000) == [[0, 1, 2], [3]]
+    assert numbers(many, 200) == [[0], [1], [2], [3]]
     cut = [(None, [1, 2, 3, 4], [5, 6]), (None, [1, 2, 3, 4], [5])]
-    assert [row.context for row in rows_of(cut, 4)] == [(1, 2, 3, 4), (2, 3, 4)]
+    assert [row.texts[0].ids for row in rows_of(cut, 4)] == [(1, 2, 3, 4), (2, 3, 4, 5)]
 
 
 @pytest.mark.parametrize("until", [["\n"], ["e", "zz"], []])
@@ -93,6 +124,53 @@ def test_generated_texts_are_those_of_lm_eval(model, until):
     theirs = plain(model, 3).generate_until(instances("generate_until", asked), disable_tqdm=True)
     assert mine == theirs
     assert any(mine)
+
+
+@contextmanager
+def shapes_of(model):
+    """Collect (rows, columns) of every pass."""
+    seen = []
+    handle = model.network.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    yield seen
+    handle.remove()
+
+
+def test_what_all_contexts_of_a_batch_begin_with_is_generated_from_once(model):
+    examples = f"{ONE} sleeps. " * 2
+    until = {"until": ["\n"], "max_gen_toks": 6, "do_sample": False}
+    asked = instances(
+        "generate_until", [(f"{examples}{end}", until) for end in ("The", "A b c", "Merlin is a")]
+    )
+    with shapes_of(model) as seen:
+        mine = SharedContextLM(model, 3).generate_until(asked, disable_tqdm=True)
+    assert mine == plain(model, 3).generate_until(asked, disable_tqdm=True)
+    shared = len(model.tokenizer(examples)["input_ids"])
+    assert seen[0][0] == 1
+    assert abs(seen[0][1] - shared) <= 1
+    assert seen[1][0] == 3
+    assert seen[1][1] < shared
+
+
+def test_a_row_that_has_ended_makes_room_for_the_next_context(model):
+    """Worked by hand: texts of 9, 1, 1 and 2 tokens in two places take nine passes of tokens, not 9 + 2."""
+    contexts = [[5, 6, 7, 8], [9, 10, 11], [12, 13], [14]]
+    limits = {0: 9, 1: 1, 2: 1, 3: 2}
+    alone = [
+        next(continued(model, [context], Stops(str, (), frozenset(), limits[i]), 1)).tokens
+        for i, context in enumerate(contexts)
+    ]
+
+    class Each(Stops):
+        def reached(self, tokens):
+            return any(tokens == own for own in alone)
+
+    with shapes_of(model) as seen:
+        found = list(continued(model, contexts, Each(str, (), frozenset(), 99), 2))
+    assert {one.number: one.tokens for one in found} == dict(enumerate(alone))
+    assert [one.number for one in found] == [1, 2, 3, 0]
+    assert seen == [(2, 4), (1, 2), (1, 1), (2, 1), *[(1, 1)] * 7]
 
 
 def test_sampling_is_left_to_lm_eval(model):
