@@ -70,7 +70,7 @@ def test_quantiles_that_the_sample_leads_astray_are_found_all_the_same(monkeypat
     """The brackets lie where no element is."""
     before, after = rank_one((300, 500))
     delta = plain(before, after)[3]
-    monkeypatch.setattr(sweeping, "_brackets", lambda *_: [(1e6, 1e7), (1e-9, 1e-8)])
+    monkeypatch.setattr(sweeping, "_brackets", lambda *_: np.array([(1e6, 1e7), (1e-9, 1e-8)]))
     assert sweep(before, after, [], [0.5, 0.9]).levels == tuple(np.quantile(delta, [0.5, 0.9]))
 
 
@@ -79,7 +79,9 @@ def test_only_what_lies_in_a_bracket_is_kept(monkeypatch):
     kept = []
     level = sweeping._level
     monkeypatch.setattr(
-        sweeping, "_level", lambda own, *rest: kept.append(sum(b.inside for b in own)) or level(own, *rest)
+        sweeping,
+        "_level",
+        lambda parts, *rest: kept.append(sum(len(p.found) for p in parts)) or level(parts, *rest),
     )
     before, after = rank_one((1000, 1000))
     found = sweep(before, after, [], [0.5, 0.8, 0.9, 0.99])
