@@ -18,7 +18,7 @@ Matrix = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 _BLOCK = 1 << 16  # elements: two converted blocks stay in a core's second-level cache
 _PARTS = 8  # of a matrix, at most, summed by themselves, so that sums do not depend on the number of threads
-_LEAST = 1 << 18  # elements for which a part of their own is worth it
+_LEAST = 1 << 19  # elements for which a part of their own is worth it
 _SAMPLE = 1 << 16  # elements, at most, from which the quantiles' brackets are guessed
 _SPREAD = 5.0  # standard errors on either side of a guessed quantile
 
@@ -50,26 +50,18 @@ class Sweep:
 
 @dataclass(frozen=True)
 class _Part:
-    """Sums over some rows.
+    """What some rows say.
 
     Attributes:
         sums: of |W_0|, |W|, W_0², W², ΔW².
-        nonzero: number of elements with ΔW != 0.
-        zeros: number of elements with W_0 = 0.
-        above: number of δ above each threshold.
-        reached: number of δ from each bracket's lower end on.
-        inside: number of δ in each bracket, ends included.
+        counts: of ΔW != 0, W_0 = 0, δ above each threshold, δ from each bracket's lower end on, δ in each bracket.
         found: the δ in brackets; not those of a bracket whose ends are equal, as all of them then are.
         band: the first row of the heat map that these rows have a part in.
         tiles: sums of |ΔW| by the heat map's blocks, from that row on.
     """
 
     sums: Matrix
-    nonzero: int
-    zeros: int
-    above: Counts
-    reached: Counts
-    inside: Counts
+    counts: Counts
     found: Matrix
     band: int
     tiles: Matrix
@@ -104,9 +96,11 @@ def sweep(
     kind = torch.promote_types(torch.promote_types(before.dtype, after.dtype), torch.float32)
     read = compiled(str(kind).removeprefix("torch."))
 
+    limits = np.array(thresholds, float)
+
     def part(number: int) -> _Part:
         rows = range(edges[number], edges[number + 1])
-        return _swept(read, (before, after), kind, rows, (bands, cuts), np.array(thresholds, float), ends)
+        return _swept(read, (before, after), kind, rows, (bands, cuts), limits, ends)
 
     threads = min(torch.get_num_threads(), count)
     if threads == 1:
@@ -117,20 +111,23 @@ def sweep(
     tiles = np.zeros((len(bands) - 1, len(cuts) - 1))
     for one in parts:
         tiles[one.band : one.band + len(one.tiles)] += one.tiles
-    sums = np.sum([one.sums for one in parts], axis=0).tolist()
     moved = float(tiles.sum())
-    zeros = sum(one.zeros for one in parts)
-    levels = [
-        _level(parts, i, ends, quantile, before.numel() - zeros) if math.isfinite(moved) else None
-        for i, quantile in enumerate(quantiles)
-    ]
+    sums = np.sum([one.sums for one in parts], axis=0).tolist()
+    nonzero, zeros, *counts = np.sum([one.counts for one in parts], axis=0).tolist()
+    levels: list[float | None] = [None] * len(quantiles)
+    if math.isfinite(moved):
+        own = zip(ends.tolist(), counts[len(limits) :], counts[len(limits) + len(ends) :], strict=False)
+        found = [one.found for one in parts]
+        levels = [
+            _level(found, *one, q, before.numel() - zeros) for one, q in zip(own, quantiles, strict=True)
+        ]
     return Sweep(
         size=before.numel(),
         absolute=(sums[0], sums[1], moved),
         squares=(sums[2], sums[3], sums[4]),
-        nonzero=sum(one.nonzero for one in parts),
+        nonzero=nonzero,
         zeros=zeros,
-        above=tuple(np.sum([one.above for one in parts], axis=0).tolist()),
+        above=tuple(counts[: len(limits)]),
         levels=_partitioned(before, after, quantiles) if None in levels else tuple(levels),  # type: ignore[arg-type]
         tiles=tiles / np.outer(np.diff(bands), np.diff(cuts)),
     )
@@ -163,11 +160,8 @@ def _swept(
         )
         size = read(old, new, start, bands[first:], thresholds, lows, highs, sums, counts, columns, kept)
         found.append(kept[:size].copy())
-    above, reached, inside = np.split(counts[2:], [len(thresholds), len(thresholds) + len(ends)])
     tiles = np.add.reduceat(columns[:, :width], cuts[:-1], axis=1)
-    return _Part(
-        sums, int(counts[0]), int(counts[1]), above, reached, inside, np.concatenate(found), int(first), tiles
-    )
+    return _Part(sums, counts, np.concatenate(found), int(first), tiles)
 
 
 def _brackets(before: Tensor, after: Tensor, quantiles: Sequence[float]) -> Matrix:
@@ -187,17 +181,19 @@ def _brackets(before: Tensor, after: Tensor, quantiles: Sequence[float]) -> Matr
     return np.array(ends, float)
 
 
-def _level(parts: Sequence[_Part], number: int, ends: Matrix, quantile: float, count: int) -> float | None:
+def _level(
+    parts: Sequence[Matrix], ends: Sequence[float], reached: int, inside: int, quantile: float, count: int
+) -> float | None:
     """Return a quantile of `count` numbers from what lies in its bracket; None if it does not lie there."""
     place = quantile * (count - 1)
-    first = math.floor(place) - (count - sum(int(one.reached[number]) for one in parts))
+    first = math.floor(place) - (count - reached)
     last = first + (place > math.floor(place))
-    if not 0 <= first <= last < sum(int(one.inside[number]) for one in parts):
+    if not 0 <= first <= last < inside:
         return None
-    low, high = ends[number].tolist()
+    low, high = ends
     if low == high:
-        return float(low)
-    found = np.concatenate([one.found[(one.found >= low) & (one.found <= high)] for one in parts])
+        return low
+    found = np.concatenate([delta[(delta >= low) & (delta <= high)] for delta in parts])
     found.partition([first, last])
     # the same line between the two
     return float(np.quantile(found[[first, last]], place - math.floor(place)))
