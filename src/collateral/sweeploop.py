@@ -26,7 +26,7 @@ _DELTA = (
 )  # where a chunk's δ begin, behind the lanes: the compiler asks less of one array than of two
 
 
-@njit(inline="always", error_model="numpy")
+@njit(error_model="numpy")
 @no_type_check
 def _element(old, new):
     """Return |W_0|, |W|, |ΔW|, W_0², W², ΔW² and δ of one element."""
@@ -59,8 +59,8 @@ def _add(old, new, columns, room):
         columns[k + LANES] += c1
         columns[k + 2 * LANES] += c2
         columns[k + 3 * LANES] += c3
-        nonzero += (c0 != 0) + (c1 != 0) + (c2 != 0) + (c3 != 0)
-        zeros += (a0 == 0) + (a1 == 0) + (a2 == 0) + (a3 == 0)
+        nonzero += int(c0 != 0) + int(c1 != 0) + int(c2 != 0) + int(c3 != 0)
+        zeros += int(a0 == 0) + int(a1 == 0) + int(a2 == 0) + int(a3 == 0)
     return nonzero, zeros
 
 
@@ -78,7 +78,8 @@ def _above(delta, threshold):
 @no_type_check
 def _bracket(delta, lows, highs, counts, inside, kept, size):
     """Count the δ of a chunk from each bracket's lower end on and within it, and keep the latter; return how many."""
-    inside[:] = 0
+    for k in range(CHUNK):
+        inside[k] = 0
     some = 0
     for i in range(len(lows)):
         low, high = lows[i], highs[i]
@@ -131,7 +132,8 @@ def _swept(before, after, first, bands, thresholds, lows, highs, sums, counts, c
         for left in range(0, width, CHUNK):
             old, new = before[row, left : left + CHUNK], after[row, left : left + CHUNK]
             if left + CHUNK > width:
-                old_tail[: width - left], new_tail[: width - left] = old, new
+                for k in range(width - left):
+                    old_tail[k], new_tail[k] = old[k], new[k]
                 old, new = old_tail, new_tail
             moved, none = _add(old, new, columns[band, left : left + CHUNK], room)
             nonzero += moved
