@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collateral.sweeploop import CHUNK, SUMS, compiled
+from collateral.sweeploop import SUMS, compiled
 
 Matrix = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -55,16 +55,14 @@ class _Part:
     Attributes:
         sums: of |W_0|, |W|, W_0², W², ΔW².
         counts: of ΔW != 0, W_0 = 0, δ above each threshold, δ from each bracket's lower end on, δ in each bracket.
+        tiles: sums of |ΔW| by the heat map's blocks.
         found: the δ in brackets; not those of a bracket whose ends are equal, as all of them then are.
-        band: the first row of the heat map that these rows have a part in.
-        tiles: sums of |ΔW| by the heat map's blocks, from that row on.
     """
 
     sums: Matrix
     counts: Counts
-    found: Matrix
-    band: int
     tiles: Matrix
+    found: Matrix
 
 
 def sweep(
@@ -108,9 +106,7 @@ def sweep(
     else:
         with ThreadPoolExecutor(threads) as pool:
             parts = list(pool.map(part, range(count)))
-    tiles = np.zeros((len(bands) - 1, len(cuts) - 1))
-    for one in parts:
-        tiles[one.band : one.band + len(one.tiles)] += one.tiles
+    tiles = np.sum([one.tiles for one in parts], axis=0)
     moved = float(tiles.sum())
     sums = np.sum([one.sums for one in parts], axis=0).tolist()
     nonzero, zeros, *counts = np.sum([one.counts for one in parts], axis=0).tolist()
@@ -145,8 +141,7 @@ def _swept(
     """Return the sums over some rows, which are converted in blocks where the loop cannot read them as they are."""
     width = matrices[0].shape[1]
     bands, cuts = grid
-    first, last = np.searchsorted(bands, [rows.start, rows.stop - 1], side="right") - 1
-    columns = np.zeros((last - first + 1, -(-width // CHUNK) * CHUNK))
+    tiles = np.zeros((len(bands) - 1, len(cuts) - 1))
     sums, counts = np.zeros(SUMS), np.zeros(2 + len(thresholds) + 2 * len(ends), np.int64)
     lows, highs = np.ascontiguousarray(ends.T)
     plain = all(one.dtype == kind and one.is_contiguous() for one in matrices)
@@ -158,10 +153,9 @@ def _swept(
         old, new = (
             np.require(one[own].to(kind).contiguous().numpy(), requirements=["C", "A"]) for one in matrices
         )
-        size = read(old, new, start, bands[first:], thresholds, lows, highs, sums, counts, columns, kept)
+        size = read(old, new, start, bands, cuts, thresholds, lows, highs, sums, counts, tiles, kept)
         found.append(kept[:size].copy())
-    tiles = np.add.reduceat(columns[:, :width], cuts[:-1], axis=1)
-    return _Part(sums, counts, np.concatenate(found), int(first), tiles)
+    return _Part(sums, counts, tiles, np.concatenate(found))
 
 
 def _brackets(before: Tensor, after: Tensor, quantiles: Sequence[float]) -> Matrix:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 LANES = 64
 CHUNK = 4 * LANES  # elements, of one row
-SUMS = 5  # of |W_0|, |W|, W_0², W², ΔW², each in its lanes; that of |ΔW| comes from the columns
+SUMS = 5  # of |W_0|, |W|, W_0², W², ΔW², each in its lanes; that of |ΔW| comes from the heat map
 _DELTA = (
     SUMS * LANES
 )  # where a chunk's δ begin, behind the lanes: the compiler asks less of one array than of two
@@ -101,8 +101,20 @@ def _bracket(delta, lows, highs, counts, inside, kept, size):
     return size
 
 
+@njit(error_model="numpy")
 @no_type_check
-def _swept(before, after, first, bands, thresholds, lows, highs, sums, counts, columns, kept):
+def _close(columns, cuts, tiles):
+    """Add a band's columns to its tiles, and clear them."""
+    for i in range(len(tiles)):
+        total = 0.0
+        for k in range(cuts[i], cuts[i + 1]):
+            total += columns[k]
+            columns[k] = 0.0
+        tiles[i] += total
+
+
+@no_type_check
+def _swept(before, after, first, bands, cuts, thresholds, lows, highs, sums, counts, tiles, kept):
     """Add up some rows; return how many δ were kept.
 
     Args:
@@ -110,12 +122,13 @@ def _swept(before, after, first, bands, thresholds, lows, highs, sums, counts, c
         after: the same rows of W.
         first: the number of the first.
         bands: the heat map's rows begin at these, the last ends at the last.
+        cuts: the same of its columns.
         thresholds: of δ.
         lows: lower ends of the quantiles' brackets.
         highs: their upper ends.
         sums: added to: see SUMS.
         counts: added to: ΔW != 0, W_0 = 0, δ above each threshold, from each lower end on, within each bracket.
-        columns: added to: sums of |ΔW| by band and column, as many as whole chunks have.
+        tiles: added to: sums of |ΔW| by the heat map's rows and columns.
         kept: written: the δ in brackets.
     """
     height, width = before.shape
@@ -124,10 +137,14 @@ def _swept(before, after, first, bands, thresholds, lows, highs, sums, counts, c
     inside = np.zeros(CHUNK, np.int64)
     # what a row's last chunk lacks are zeros, which change no sum
     old_tail, new_tail = np.zeros(CHUNK, before.dtype), np.zeros(CHUNK, after.dtype)
+    columns = np.zeros(-(-width // CHUNK) * CHUNK)
     band = size = nonzero = 0
-    zeros = height * (width - columns.shape[1])
+    zeros = height * (width - len(columns))
+    while bands[band + 1] <= first:
+        band += 1
     for row in range(height):
-        while bands[band + 1] <= first + row:
+        if first + row == bands[band + 1]:
+            _close(columns, cuts, tiles[band])
             band += 1
         for left in range(0, width, CHUNK):
             old, new = before[row, left : left + CHUNK], after[row, left : left + CHUNK]
@@ -135,13 +152,14 @@ def _swept(before, after, first, bands, thresholds, lows, highs, sums, counts, c
                 for k in range(width - left):
                     old_tail[k], new_tail[k] = old[k], new[k]
                 old, new = old_tail, new_tail
-            moved, none = _add(old, new, columns[band, left : left + CHUNK], room)
+            moved, none = _add(old, new, columns[left : left + CHUNK], room)
             nonzero += moved
             zeros += none
             for i in range(len(thresholds)):
                 counts[2 + i] += _above(delta, thresholds[i])
             if len(lows):
                 size = _bracket(delta, lows, highs, counts[2 + len(thresholds) :], inside, kept, size)
+    _close(columns, cuts, tiles[band])
     counts[0] += nonzero
     counts[1] += zeros
     for i in range(SUMS):
@@ -166,7 +184,7 @@ def compiled(kind: str) -> Any:
     _swept.__qualname__ = f"swept-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
     rows, reals, counts = f"{kind}[:,::1]", "float64[::1]", "int64[::1]"
     signature = (
-        f"int64({rows}, {rows}, int64, {counts}, {reals}, {reals}, {reals}, {reals}, {counts}, "
+        f"int64({rows}, {rows}, int64, {counts}, {counts}, {reals}, {reals}, {reals}, {reals}, {counts}, "
         f"float64[:,::1], {reals})"
     )
     try:

@@ -148,11 +148,11 @@ from collateral.sweeploop import SUMS, compiled
 rng = np.random.default_rng(0)
 old = rng.standard_normal((20, 700)).astype(np.float32)
 new = old + (rng.standard_normal(old.shape) * (rng.random(old.shape) > 0.5)).astype(np.float32)
-sums, counts, columns, kept = np.zeros(SUMS), np.zeros(7, np.int64), np.zeros((2, 768)), np.empty(old.size)
+sums, counts, tiles, kept = np.zeros(SUMS), np.zeros(7, np.int64), np.zeros((2, 3)), np.empty(old.size)
 ends = np.array([0.1, 0.5]), np.array([0.2, 0.6])
-limits = np.array([0.3])
-size = compiled("float32")(old, new, 0, np.array([0, 7, 20]), limits, *ends, sums, counts, columns, kept)
-print(sums.tobytes().hex(), counts.tolist(), columns.tobytes().hex(), kept[:size].tobytes().hex())
+grid, limits = (np.array([0, 7, 20]), np.array([0, 233, 466, 700])), np.array([0.3])
+size = compiled("float32")(old, new, 0, *grid, limits, *ends, sums, counts, tiles, kept)
+print(sums.tobytes().hex(), counts.tolist(), tiles.tobytes().hex(), kept[:size].tobytes().hex())
 """
 
 
