@@ -15,6 +15,7 @@ NUMERIC = (
     "polars",
     "numpy",
     "scipy",
+    "numba",
 )
 """Those that can change a number; every artifact says which versions it was made with."""
 DRAWING = ("altair", "snakemake")

@@ -1,20 +1,24 @@
-"""W_0 and W read once: sums, shares, quantiles of δ and the heat map, in blocks that stay in the cache."""
+"""W_0 and W read once: sums, shares, quantiles of δ and the heat map."""
 
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from scipy.linalg.blas import dasum
 from torch import Tensor
 
+from collateral.sweeploop import SUMS, compiled
+
 Matrix = npt.NDArray[np.float64]
-_BLOCK = 1 << 16  # elements: two blocks in float64 are a core's second-level cache
-_PARTS = 8  # of a matrix, summed by themselves, so that sums do not depend on the number of threads
+Counts = npt.NDArray[np.int64]
+_BLOCK = 1 << 16  # elements: two converted blocks stay in a core's second-level cache
+_PARTS = 8  # of a matrix, at most, summed by themselves, so that sums do not depend on the number of threads
+_LEAST = 1 << 19  # elements for which a part of their own is worth it
 _SAMPLE = 1 << 16  # elements, at most, from which the quantiles' brackets are guessed
 _SPREAD = 5.0  # standard errors on either side of a guessed quantile
 
@@ -44,36 +48,21 @@ class Sweep:
     tiles: Matrix
 
 
-@dataclass
-class _Bracket:
-    """Where a quantile is thought to lie, and what lies there.
+@dataclass(frozen=True)
+class _Part:
+    """What some rows say.
 
     Attributes:
-        low: its lower end, which belongs to it.
-        high: its upper end, which belongs to it.
-        reached: number of δ from the lower end on.
-        inside: number of δ in it.
-        found: these δ, in parts; not kept where the ends are equal, as all of them then are.
+        sums: of |W_0|, |W|, W_0², W², ΔW².
+        counts: of ΔW != 0, W_0 = 0, δ above each threshold, δ from each bracket's lower end on, δ in each bracket.
+        tiles: sums of |ΔW| by the heat map's blocks.
+        found: the δ in brackets; not those of a bracket whose ends are equal, as all of them then are.
     """
 
-    low: float
-    high: float
-    reached: int = 0
-    inside: int = 0
-    found: list[Matrix] = field(default_factory=list)
-
-
-@dataclass
-class _Part:
-    """Sums over some rows."""
-
-    columns: Matrix
-    above: list[int]
-    brackets: list[_Bracket]
-    absolute: Matrix = field(default_factory=lambda: np.zeros(3))
-    squares: Matrix = field(default_factory=lambda: np.zeros(3))
-    nonzero: int = 0
-    zeros: int = 0
+    sums: Matrix
+    counts: Counts
+    tiles: Matrix
+    found: Matrix
 
 
 def sweep(
@@ -98,120 +87,82 @@ def sweep(
     """
     before, after = before.detach().cpu(), after.detach().cpu()
     height, width = before.shape
-    bands, cuts = (np.linspace(0, n, min(blocks, n) + 1).astype(int) for n in (height, width))
+    bands, cuts = (np.linspace(0, n, min(blocks, n) + 1).astype(np.int64) for n in (height, width))
     ends = _brackets(before, after, quantiles)
-    edges = np.linspace(0, height, min(_PARTS, height) + 1).astype(int)
+    count = min(_PARTS, height, before.numel() // _LEAST + 1)
+    edges = np.linspace(0, height, count + 1).astype(int).tolist()
+    kind = torch.promote_types(torch.promote_types(before.dtype, after.dtype), torch.float32)
+    read = compiled(str(kind).removeprefix("torch."))
+
+    limits = np.array(thresholds, float)
 
     def part(number: int) -> _Part:
-        rows = range(int(edges[number]), int(edges[number + 1]))
-        return _swept(before, after, rows, bands, thresholds, ends)
+        rows = range(edges[number], edges[number + 1])
+        return _swept(read, (before, after), kind, rows, (bands, cuts), limits, ends)
 
-    threads = min(torch.get_num_threads(), len(edges) - 1)
+    threads = min(torch.get_num_threads(), count)
     if threads == 1:
-        parts = [part(number) for number in range(len(edges) - 1)]
+        parts = [part(number) for number in range(count)]
     else:
         with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(part, range(len(edges) - 1)))
-    sums = np.add.reduceat(np.sum([one.columns for one in parts], axis=0), cuts[:-1], axis=1)
-    absolute, squares = (
-        np.sum([getattr(one, name) for one in parts], axis=0) for name in ("absolute", "squares")
-    )
-    zeros = sum(one.zeros for one in parts)
-    usable = before.numel() - zeros
-    levels = tuple(
-        _level([one.brackets[i] for one in parts], q, usable) if np.isfinite(absolute[2]) else None
-        for i, q in enumerate(quantiles)
-    )
+            parts = list(pool.map(part, range(count)))
+    tiles = np.sum([one.tiles for one in parts], axis=0)
+    moved = float(tiles.sum())
+    sums = np.sum([one.sums for one in parts], axis=0).tolist()
+    nonzero, zeros, *counts = np.sum([one.counts for one in parts], axis=0).tolist()
+    levels: list[float | None] = [None] * len(quantiles)
+    if math.isfinite(moved):
+        own = zip(ends.tolist(), counts[len(limits) :], counts[len(limits) + len(ends) :], strict=False)
+        found = [one.found for one in parts]
+        levels = [
+            _level(found, *one, q, before.numel() - zeros) for one, q in zip(own, quantiles, strict=True)
+        ]
     return Sweep(
         size=before.numel(),
-        absolute=tuple(map(float, absolute)),  # type: ignore[arg-type]
-        squares=tuple(map(float, squares)),  # type: ignore[arg-type]
-        nonzero=sum(one.nonzero for one in parts),
+        absolute=(sums[0], sums[1], moved),
+        squares=(sums[2], sums[3], sums[4]),
+        nonzero=nonzero,
         zeros=zeros,
-        above=tuple(sum(one.above[i] for one in parts) for i in range(len(thresholds))),
-        levels=_partitioned(before, after, quantiles) if None in levels else levels,  # type: ignore[arg-type]
-        tiles=sums / np.outer(np.diff(bands), np.diff(cuts)),
+        above=tuple(counts[: len(limits)]),
+        levels=_partitioned(before, after, quantiles) if None in levels else tuple(levels),  # type: ignore[arg-type]
+        tiles=tiles / np.outer(np.diff(bands), np.diff(cuts)),
     )
 
 
 def _swept(
-    before: Tensor,
-    after: Tensor,
+    read: Any,
+    matrices: tuple[Tensor, Tensor],
+    kind: torch.dtype,
     rows: range,
-    bands: npt.NDArray[np.int_],
-    thresholds: Sequence[float],
-    ends: Sequence[tuple[float, float]],
+    grid: tuple[Counts, Counts],
+    thresholds: Matrix,
+    ends: Matrix,
 ) -> _Part:
-    """Return the sums over some rows, which are read block by block."""
-    width = before.shape[1]
-    step = max(1, _BLOCK // width)
-    part = _Part(
-        np.zeros((len(bands) - 1, width)), [0] * len(thresholds), [_Bracket(low, high) for low, high in ends]
-    )
-    room = [torch.empty(step * width, dtype=torch.float64) for _ in range(2)]
-    masks = [np.empty(step * width, dtype=bool) for _ in range(2)]
+    """Return the sums over some rows, which are converted in blocks where the loop cannot read them as they are."""
+    width = matrices[0].shape[1]
+    bands, cuts = grid
+    tiles = np.zeros((len(bands) - 1, len(cuts) - 1))
+    sums, counts = np.zeros(SUMS), np.zeros(2 + len(thresholds) + 2 * len(ends), np.int64)
+    lows, highs = np.ascontiguousarray(ends.T)
+    plain = all(one.dtype == kind and one.is_contiguous() for one in matrices)
+    step = len(rows) if plain else max(1, _BLOCK // width)
+    kept = np.empty(step * width if len(ends) else 0)  # only what is written takes memory
+    found = []
     for start in range(rows.start, rows.stop, step):
-        count = min(step, rows.stop - start)
-        size = count * width
-        for own, matrix in zip(room, (before, after), strict=True):
-            own[:size].view(count, width).copy_(matrix[start : start + count])
-        old, new = (own[:size].numpy() for own in room)
-        mask, other = (one[:size] for one in masks)
-        with np.errstate(all="ignore"):  # what is not finite is told by the sums
-            _sum(part, old, new, mask)
-            first, last = np.searchsorted(bands, [start, start + count - 1], side="right") - 1
-            for band in range(first, last + 1):
-                own_rows = slice(max(bands[band] - start, 0), min(bands[band + 1] - start, count))
-                part.columns[band] += np.add.reduce(new.reshape(count, width)[own_rows], axis=0)
-            _compare(part, np.divide(new, old, out=old), mask, other, thresholds)
-    return part
+        own = slice(start, min(start + step, rows.stop))
+        old, new = (
+            np.require(one[own].to(kind).contiguous().numpy(), requirements=["C", "A"]) for one in matrices
+        )
+        size = read(old, new, start, bands, cuts, thresholds, lows, highs, sums, counts, tiles, kept)
+        found.append(kept[:size].copy())
+    return _Part(sums, counts, tiles, np.concatenate(found))
 
 
-def _sum(part: _Part, old: Matrix, new: Matrix, mask: npt.NDArray[np.bool_]) -> None:
-    """Add up a block, and turn W_0 into |W_0|, not a number where it is zero, and W into |ΔW|."""
-    for place, values in enumerate((old, new)):
-        part.absolute[place] += dasum(values)
-        part.squares[place] += values @ values
-    np.subtract(new, old, out=new)
-    part.absolute[2] += dasum(new)
-    part.squares[2] += new @ new
-    part.nonzero += _count(np.not_equal(new, 0.0, out=mask))
-    np.abs(new, out=new)
-    np.abs(old, out=old)
-    if old.min() == 0.0:
-        part.zeros += _count(np.equal(old, 0.0, out=mask))
-        old[mask] = np.nan  # below and above nothing
-
-
-def _compare(
-    part: _Part,
-    delta: Matrix,
-    mask: npt.NDArray[np.bool_],
-    other: npt.NDArray[np.bool_],
-    thresholds: Sequence[float],
-) -> None:
-    """Count the δ of a block above the thresholds and in the brackets, and keep the latter."""
-    for number, threshold in enumerate(thresholds):
-        part.above[number] += _count(np.greater(delta, threshold, out=mask))
-    for bracket in part.brackets:
-        bracket.reached += _count(np.greater_equal(delta, bracket.low, out=mask))
-        np.logical_and(mask, np.less_equal(delta, bracket.high, out=other), out=mask)
-        if bracket.low == bracket.high:
-            bracket.inside += _count(mask)
-        else:
-            bracket.found.append(delta[mask])
-            bracket.inside += len(bracket.found[-1])
-
-
-def _count(mask: npt.NDArray[np.bool_]) -> int:
-    return int(np.count_nonzero(mask))
-
-
-def _brackets(before: Tensor, after: Tensor, quantiles: Sequence[float]) -> list[tuple[float, float]]:
+def _brackets(before: Tensor, after: Tensor, quantiles: Sequence[float]) -> Matrix:
     """Return the two values between which each quantile of δ lies, by a sample of the elements."""
     size = before.numel()
     if not quantiles or not size:
-        return []
+        return np.empty((0, 2))
     chosen = np.random.default_rng(0).integers(0, size, min(_SAMPLE, max(size >> 5, 256)))
     row, col = (torch.from_numpy(one) for one in np.divmod(chosen, before.shape[1]))
     delta = np.sort(_delta(before[row, col], after[row, col]))
@@ -220,22 +171,23 @@ def _brackets(before: Tensor, after: Tensor, quantiles: Sequence[float]) -> list
         middle = quantile * (len(delta) - 1)
         reach = _SPREAD * math.sqrt(quantile * (1 - quantile) * len(delta)) + 2
         low, high = math.floor(middle - reach), math.ceil(middle + reach)
-        ends.append(
-            (float(delta[low]) if low >= 0 else 0.0, float(delta[high]) if high < len(delta) else math.inf)
-        )
-    return ends
+        ends.append((delta[low] if low >= 0 else 0.0, delta[high] if high < len(delta) else math.inf))
+    return np.array(ends, float)
 
 
-def _level(brackets: Sequence[_Bracket], quantile: float, count: int) -> float | None:
+def _level(
+    parts: Sequence[Matrix], ends: Sequence[float], reached: int, inside: int, quantile: float, count: int
+) -> float | None:
     """Return a quantile of `count` numbers from what lies in its bracket; None if it does not lie there."""
     place = quantile * (count - 1)
-    first = math.floor(place) - (count - sum(one.reached for one in brackets))
+    first = math.floor(place) - (count - reached)
     last = first + (place > math.floor(place))
-    if not 0 <= first <= last < sum(one.inside for one in brackets):
+    if not 0 <= first <= last < inside:
         return None
-    if brackets[0].low == brackets[0].high:
-        return brackets[0].low
-    found = np.concatenate([delta for one in brackets for delta in one.found])
+    low, high = ends
+    if low == high:
+        return low
+    found = np.concatenate([delta[(delta >= low) & (delta <= high)] for delta in parts])
     found.partition([first, last])
     # the same line between the two
     return float(np.quantile(found[[first, last]], place - math.floor(place)))
