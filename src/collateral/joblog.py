@@ -21,8 +21,8 @@ NOTE = 25  # between INFO and WARNING: worth a line on the terminal
 logging.addLevelName(NOTE, "NOTE")
 
 if hasattr(sys.modules["__main__"], "snakemake"):
-    # A job's script imports this first: what it then imports is a third faster without searches for garbage, and
-    # of that a third is what no job uses.
+    # A job's script imports this first: what it then imports is a third faster without searches for garbage, and two
+    # fifths of that no job uses.
     gc.disable()
     let_wait()
 
