@@ -13,6 +13,7 @@ from collateral.cardlocks import take_card
 from collateral.errors import CollateralError
 from collateral.kept import Claim, keep, take_back
 from collateral.shortages import shortage
+from collateral.waiting import let_wait
 
 COMMAND = "COLLATERAL_COMMAND"  # environment variable: what starts the workflow for one more target
 BEGUN, DONE = "begun", "done"  # how the log of a job with a claim begins and ends
@@ -20,8 +21,10 @@ NOTE = 25  # between INFO and WARNING: worth a line on the terminal
 logging.addLevelName(NOTE, "NOTE")
 
 if hasattr(sys.modules["__main__"], "snakemake"):
-    # A job's script imports this first: what it then imports is a third faster without searches for garbage.
+    # A job's script imports this first: what it then imports is a third faster without searches for garbage, and two
+    # fifths of that no job uses.
     gc.disable()
+    let_wait()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from collateral.cards import ALL, spread_over_cards
 from collateral.errors import CollateralError, unknown_name
 from collateral.files import read_json
 from collateral.modelfolder import DTYPES, described_source, verified_manifest
+from collateral.unfilled import Unfilled
 
 
 @dataclass(frozen=True)
@@ -183,14 +184,16 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
     _check_code(folder)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers_logging.disable_progress_bar()
-    network = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=DTYPES[dtype],
-        device_map=spread_over_cards(folder, DTYPES[dtype]) if device == ALL else None,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
+    spread = spread_over_cards(folder, DTYPES[dtype]) if device == ALL else None
+    with Unfilled():
+        network = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            device_map=spread,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except ValueError as error:
