@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,13 +30,17 @@ def factorised(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
     """Return the Cholesky factor of a symmetric matrix.
 
     Args:
-        matrix: the matrix.
+        matrix: the matrix; overwritten with the factor where it lies by columns on a CPU.
         what: it is, for the message.
 
     Raises:
         CollateralError: the matrix is not positive definite.
     """
-    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if matrix.device.type == "cpu" and matrix.T.is_contiguous():
+        failed = torch.empty((), dtype=torch.int32)
+        factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
+    else:
+        factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed:
         raise CollateralError(
             f"the {what} is not positive definite; raise moments.tokens (at least 10 per dimension, here "
@@ -51,21 +55,32 @@ class Moment:
     """Second moment of one layer's keys.
 
     Attributes:
-        matrix: C (float64).
+        given: C, or what reads it, so that it is in memory only while it is used.
         tokens: number of tokens that it is the mean over.
     """
 
-    matrix: Float[Tensor, "d_in d_in"]
+    given: Float[Tensor, "d_in d_in"] | Callable[[], Float[Tensor, "d_in d_in"]]
     tokens: int
     _null: dict[float, Tensor] = field(default_factory=dict, repr=False, compare=False)
     _cholesky: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
     _roots: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def matrix(self) -> Float[Tensor, "d_in d_in"]:
+        """C (float64)."""
+        return self._raw().double()
+
+    def _raw(self) -> Float[Tensor, "d_in d_in"]:
+        return self.given if isinstance(self.given, Tensor) else self.given()
+
     def ridged(self, ridge: float, device: torch.device | str = "cpu") -> Float[Tensor, "d_in d_in"]:
-        """Return C + ridge · mean(diag C) · I on a device."""
-        shift = ridge * self.matrix.diagonal().mean()
-        eye = torch.eye(len(self.matrix), dtype=torch.float64, device=device)
-        return self.matrix.to(device) + shift * eye
+        """Return C + ridge · mean(diag C) · I on a device: a tensor of its own, which lies by columns (float64)."""
+        raw = self._raw()
+        whole = torch.empty(raw.shape, dtype=torch.float64, device=device).T
+        whole.copy_(raw)
+        diagonal = whole.diagonal()
+        diagonal += ridge * diagonal.mean()
+        return whole
 
     def solve(self, keys: Float[Tensor, "..."], ridge: float = 0.0) -> Float[Tensor, "..."]:
         """Return (C + ridge · mean(diag C) · I)⁻¹ keys, by a Cholesky factor that is kept.
@@ -252,15 +267,15 @@ def layers_in(path: Path) -> list[int]:
 
 
 def read_moment(path: Path, layer: int) -> Moment:
-    """Return the moment of one layer of a file; the others are not read.
+    """Return the moment of one layer of a file, checked; it is read again when it is used, the others are not read.
 
     Raises:
         CollateralError: the file is missing, truncated, or its bytes are not what was written.
     """
     if layer not in layers_in(path):
         raise CollateralError(f"{path}: has no layer {layer}; delete it and run the workflow again")
-    matrix, about = read_part(path, _KIND, str(layer))
-    return Moment(matrix.double(), int(about["tokens"][str(layer)]))
+    _, about = read_part(path, _KIND, str(layer))
+    return Moment(lambda: read_part(path, _KIND, str(layer))[0], int(about["tokens"][str(layer)]))
 
 
 def check_moments(path: Path) -> None:
