@@ -91,7 +91,7 @@ class Rows:
         self._names = parameter.dictionary.to_pylist()
         # Arrow's own `to_numpy` imports pandas, which takes a job's time and memory for nothing
         self._code = np.from_dlpack(parameter.indices)
-        self._columns = [
+        self._columns: list[npt.NDArray[Any]] = [
             np.from_dlpack(table.column(name).combine_chunks()) for name in ("row", "col", "value")
         ]
 

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _FORMAT = "collateral-moments/2"
 _KIND = "second moments"
 _PANELS = 8  # of columns: (1 + 1/8) / 2 of KᵀK is computed; more of them make narrow products
+_NARROW = 16  # of a triangle: (1 + 1/16) / 2 of it is kept
 
 
 def factorised(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
@@ -51,6 +52,36 @@ def factorised(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
 
 
 @dataclass(frozen=True)
+class Triangle:
+    """A lower triangular matrix L by panels of columns, without most of what is above the diagonal.
+
+    Attributes:
+        panels: some columns of L each, from their diagonal down.
+    """
+
+    panels: tuple[Float[Tensor, "_ _"], ...]
+
+    @classmethod
+    def of(cls, factor: Float[Tensor, "n n"]) -> "Triangle":
+        """Return a copy of L."""
+        return cls(tuple(factor.T[a:b, a:].clone().T for a, b in _panels(len(factor), _NARROW)))
+
+    def solve(self, columns: Float[Tensor, "n some"]) -> Float[Tensor, "n some"]:
+        """Return (L Lᵀ)⁻¹ columns: panel by panel downwards, and up again."""
+        found = columns.clone()
+        spans = [slice(*span) for span in _panels(len(found), _NARROW)]
+        for own, panel in zip(spans, self.panels, strict=True):
+            square, rest = panel[: panel.shape[1]], panel[panel.shape[1] :]
+            found[own] = torch.linalg.solve_triangular(square, found[own], upper=False)
+            found[own.stop :] -= rest @ found[own]
+        for own, panel in zip(reversed(spans), reversed(self.panels), strict=True):
+            square, rest = panel[: panel.shape[1]], panel[panel.shape[1] :]
+            known = found[own] - rest.T @ found[own.stop :]
+            found[own] = torch.linalg.solve_triangular(square.T, known, upper=True)
+        return found
+
+
+@dataclass(frozen=True)
 class Moment:
     """Second moment of one layer's keys.
 
@@ -62,7 +93,7 @@ class Moment:
     given: Float[Tensor, "d_in d_in"] | Callable[[], Float[Tensor, "d_in d_in"]]
     tokens: int
     _null: dict[float, Tensor] = field(default_factory=dict, repr=False, compare=False)
-    _cholesky: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _cholesky: dict[tuple[float, str], Triangle] = field(default_factory=dict, repr=False, compare=False)
     _roots: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -90,9 +121,9 @@ class Moment:
         """
         known = (ridge, str(keys.device))
         if known not in self._cholesky:
-            self._cholesky[known] = self._factor(ridge, keys.device)
+            self._cholesky[known] = Triangle.of(self._factor(ridge, keys.device))
         columns = keys.double().reshape(len(keys), -1)
-        solved = torch.cholesky_solve(columns, self._cholesky[known])
+        solved = self._cholesky[known].solve(columns)
         return solved.reshape(keys.shape).to(keys.dtype)
 
     def _factor(self, ridge: float, device: torch.device | str) -> Float[Tensor, "d_in d_in"]:
@@ -226,9 +257,9 @@ def measure_moments(
     return {layer: Moment(total, seen) for layer, total in sums.items()}
 
 
-def _panels(size: int) -> Iterator[tuple[int, int]]:
+def _panels(size: int, count: int = _PANELS) -> Iterator[tuple[int, int]]:
     """Yield where each panel of columns begins and ends."""
-    return pairwise(size * number // _PANELS for number in range(_PANELS + 1))
+    return pairwise(size * number // count for number in range(count + 1))
 
 
 def add_upper(total: Float[Tensor, "d_in d_in"], keys: Float[Tensor, "rows window d_in"]) -> None:
