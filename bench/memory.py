@@ -28,6 +28,7 @@ from collateral.efficacy import measure_facts, write_rows
 from collateral.facts import read_facts, write_facts
 from collateral.files import sha256_file
 from collateral.models import load_model
+from collateral.places import layer_set
 from collateral.provenance import machine
 from collateral.sequences import chosen_facts, permutation, write_sequence
 from collateral.sources import embedded
@@ -92,7 +93,7 @@ def make_link(folder: Path, method: str, number: int, out: Path) -> None:
             sequence=folder / "sequence.parquet",
             known=None,
             contexts=folder / "contexts.json",
-            moments=[folder / f"moments-{layer:02d}.safetensors" for layer in layers],
+            moments=folder / f"moments-{layer_set(layers)}.safetensors" if layers else None,
             hypernetwork=None,
             reference=[folder / "reference.parquet"],
             like=(),
@@ -153,8 +154,9 @@ def lay_out(folder: Path) -> None:
     write_facts(facts, folder / "facts.parquet")
     write_sequence(permutation(facts, 0, "drop"), folder / "sequence.parquet")
     model = load_model(embedded_folder())
-    layers = layers_of([(method, settings_of(method)) for method in METHODS])
-    templates = prepare(model, folder, layers, [[10, 5]], TOKENS).templates
+    for method in METHODS:
+        layers = layers_of([(method, settings_of(method))])
+        templates = prepare(model, folder, layers, [[10, 5]], TOKENS).templates
     write_templates(templates, folder / "contexts.json", model.base_sha256)
     by_id = {fact.fact_id: fact for fact in read_facts(folder / "facts.parquet")}
     chosen = chosen_facts(by_id, folder / "sequence.parquet", None, LINKS[-1][1])

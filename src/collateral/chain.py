@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collateral.allocator import give_back
+from collateral.allocator import give_back, keep_little
 from collateral.contexts import read_templates
 from collateral.delta import restore, snapshot
 from collateral.deltafile import read_outline, write_increment
@@ -179,7 +179,11 @@ def _edited(
 def begin(
     files: LinkFiles, recipe: Mapping[str, Any], start: int, edits: int
 ) -> tuple[Recipe, list[Numbered], Reference]:
-    """Return the editor, the facts number `start + 1` to `edits`, and the unedited model's probes of them."""
+    """Return the editor, the facts number `start + 1` to `edits`, and the unedited model's probes of them.
+
+    From here on the process keeps little of what it frees, see `keep_little`.
+    """
+    keep_little()
     facts = {fact.fact_id: fact for fact in read_facts(files.facts)}
     chosen = chosen_facts(facts, files.sequence, files.known, edits)[start:]
     editor = Recipe(

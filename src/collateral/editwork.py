@@ -196,11 +196,12 @@ def _state(editor: _Editor, regularizer: Settings) -> float:
 
 
 def _moments(editor: _Editor, count: int) -> float:
-    """Return the bytes of second moments on the device: C stays in main memory, its factor goes with the model."""
+    """Return the bytes of second moments on the device: their factors or roots, and one that is being factorised."""
     square = 8.0 * editor.shape.intermediate**2
     if not count:
         return 0
-    return square * (count + 2 if editor.device == "cuda" else 2 * count + 1)
+    kept = 1.0 if _keeps_root(editor) else 17 / 32  # a factor is kept by panels, see `moments`
+    return square * (kept * count + 3)
 
 
 def _optimising(editor: _Editor) -> float:

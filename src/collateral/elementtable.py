@@ -87,10 +87,13 @@ class Rows:
             raise ValueError("it has empty cells")
         parameter = table.column("parameter").combine_chunks()
         if isinstance(parameter, pa.ChunkedArray):  # no rows at all
-            parameter = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
+            parameter = pa.DictionaryArray.from_arrays(pa.nulls(0, pa.int32()), pa.nulls(0, pa.string()))
         self._names = parameter.dictionary.to_pylist()
-        self._code = parameter.indices.to_numpy(zero_copy_only=False)
-        self._columns = [table.column(name).to_numpy() for name in ("row", "col", "value")]
+        # Arrow's own `to_numpy` imports pandas, which takes a job's time and memory for nothing
+        self._code = np.from_dlpack(parameter.indices)
+        self._columns: list[npt.NDArray[Any]] = [
+            np.from_dlpack(table.column(name).combine_chunks()) for name in ("row", "col", "value")
+        ]
 
     def of(self, name: str, shape: Sequence[int]) -> Elements:
         """Return (flat indices, values) of one parameter; a slice of indices where none is left out.

@@ -168,5 +168,5 @@ def _vectors(name: str, rows: Iterator[tuple[Any, Any]], rank: int, length: int)
         own = values.values
         if bits.is_valid or own is None or len(own) != length or own.null_count:
             raise ValueError(f"a factor of {name} is not one number for each of {length}")
-        found.append(own.to_numpy())
+        found.append(np.from_dlpack(own))  # Arrow's own `to_numpy` imports pandas
     return torch.from_numpy(np.stack(found))

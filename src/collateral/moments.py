@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,19 +24,24 @@ log = logging.getLogger(__name__)
 _FORMAT = "collateral-moments/2"
 _KIND = "second moments"
 _PANELS = 8  # of columns: (1 + 1/8) / 2 of KᵀK is computed; more of them make narrow products
+_NARROW = 16  # of a triangle: (1 + 1/16) / 2 of it is kept
 
 
 def factorised(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
     """Return the Cholesky factor of a symmetric matrix.
 
     Args:
-        matrix: the matrix.
+        matrix: the matrix; overwritten with the factor where it lies by columns on a CPU.
         what: it is, for the message.
 
     Raises:
         CollateralError: the matrix is not positive definite.
     """
-    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if matrix.device.type == "cpu" and matrix.T.is_contiguous():
+        failed = torch.empty((), dtype=torch.int32)
+        factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
+    else:
+        factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed:
         raise CollateralError(
             f"the {what} is not positive definite; raise moments.tokens (at least 10 per dimension, here "
@@ -47,25 +52,66 @@ def factorised(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
 
 
 @dataclass(frozen=True)
+class Triangle:
+    """A lower triangular matrix L by panels of columns, without most of what is above the diagonal.
+
+    Attributes:
+        panels: some columns of L each, from their diagonal down.
+    """
+
+    panels: tuple[Float[Tensor, "_ _"], ...]
+
+    @classmethod
+    def of(cls, factor: Float[Tensor, "n n"]) -> "Triangle":
+        """Return a copy of L."""
+        return cls(tuple(factor.T[a:b, a:].clone().T for a, b in _panels(len(factor), _NARROW)))
+
+    def solve(self, columns: Float[Tensor, "n some"]) -> Float[Tensor, "n some"]:
+        """Return (L Lᵀ)⁻¹ columns: panel by panel downwards, and up again."""
+        found = columns.clone()
+        spans = [slice(*span) for span in _panels(len(found), _NARROW)]
+        for own, panel in zip(spans, self.panels, strict=True):
+            square, rest = panel[: panel.shape[1]], panel[panel.shape[1] :]
+            found[own] = torch.linalg.solve_triangular(square, found[own], upper=False)
+            found[own.stop :] -= rest @ found[own]
+        for own, panel in zip(reversed(spans), reversed(self.panels), strict=True):
+            square, rest = panel[: panel.shape[1]], panel[panel.shape[1] :]
+            known = found[own] - rest.T @ found[own.stop :]
+            found[own] = torch.linalg.solve_triangular(square.T, known, upper=True)
+        return found
+
+
+@dataclass(frozen=True)
 class Moment:
     """Second moment of one layer's keys.
 
     Attributes:
-        matrix: C (float64).
+        given: C, or what reads it, so that it is in memory only while it is used.
         tokens: number of tokens that it is the mean over.
     """
 
-    matrix: Float[Tensor, "d_in d_in"]
+    given: Float[Tensor, "d_in d_in"] | Callable[[], Float[Tensor, "d_in d_in"]]
     tokens: int
     _null: dict[float, Tensor] = field(default_factory=dict, repr=False, compare=False)
-    _cholesky: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _cholesky: dict[tuple[float, str], Triangle] = field(default_factory=dict, repr=False, compare=False)
     _roots: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def matrix(self) -> Float[Tensor, "d_in d_in"]:
+        """C (float64)."""
+        return self._raw().double()
+
+    def _raw(self) -> Float[Tensor, "d_in d_in"]:
+        return self.given if isinstance(self.given, Tensor) else self.given()
+
     def ridged(self, ridge: float, device: torch.device | str = "cpu") -> Float[Tensor, "d_in d_in"]:
-        """Return C + ridge · mean(diag C) · I on a device."""
-        shift = ridge * self.matrix.diagonal().mean()
-        eye = torch.eye(len(self.matrix), dtype=torch.float64, device=device)
-        return self.matrix.to(device) + shift * eye
+        """Return C + ridge · mean(diag C) · I on a device: a tensor of its own, which lies by columns (float64)."""
+        raw = self._raw()
+        whole = torch.empty(raw.shape, dtype=torch.float64, device=device).T
+        whole.copy_(raw)
+        diagonal = whole.diagonal()
+        diagonal += ridge * diagonal.mean()
+        return whole
 
     def solve(self, keys: Float[Tensor, "..."], ridge: float = 0.0) -> Float[Tensor, "..."]:
         """Return (C + ridge · mean(diag C) · I)⁻¹ keys, by a Cholesky factor that is kept.
@@ -75,9 +121,9 @@ class Moment:
         """
         known = (ridge, str(keys.device))
         if known not in self._cholesky:
-            self._cholesky[known] = self._factor(ridge, keys.device)
+            self._cholesky[known] = Triangle.of(self._factor(ridge, keys.device))
         columns = keys.double().reshape(len(keys), -1)
-        solved = torch.cholesky_solve(columns, self._cholesky[known])
+        solved = self._cholesky[known].solve(columns)
         return solved.reshape(keys.shape).to(keys.dtype)
 
     def _factor(self, ridge: float, device: torch.device | str) -> Float[Tensor, "d_in d_in"]:
@@ -211,9 +257,9 @@ def measure_moments(
     return {layer: Moment(total, seen) for layer, total in sums.items()}
 
 
-def _panels(size: int) -> Iterator[tuple[int, int]]:
+def _panels(size: int, count: int = _PANELS) -> Iterator[tuple[int, int]]:
     """Yield where each panel of columns begins and ends."""
-    return pairwise(size * number // _PANELS for number in range(_PANELS + 1))
+    return pairwise(size * number // count for number in range(count + 1))
 
 
 def add_upper(total: Float[Tensor, "d_in d_in"], keys: Float[Tensor, "rows window d_in"]) -> None:
@@ -252,15 +298,15 @@ def layers_in(path: Path) -> list[int]:
 
 
 def read_moment(path: Path, layer: int) -> Moment:
-    """Return the moment of one layer of a file; the others are not read.
+    """Return the moment of one layer of a file, checked; it is read again when it is used, the others are not read.
 
     Raises:
         CollateralError: the file is missing, truncated, or its bytes are not what was written.
     """
     if layer not in layers_in(path):
         raise CollateralError(f"{path}: has no layer {layer}; delete it and run the workflow again")
-    matrix, about = read_part(path, _KIND, str(layer))
-    return Moment(matrix.double(), int(about["tokens"][str(layer)]))
+    _, about = read_part(path, _KIND, str(layer))
+    return Moment(lambda: read_part(path, _KIND, str(layer))[0], int(about["tokens"][str(layer)]))
 
 
 def check_moments(path: Path) -> None:

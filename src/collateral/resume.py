@@ -170,8 +170,8 @@ class ResumedRows:
         kept = [number for number in range(model.layers) if number == 0 or number > after] if lead else []
         layers: list[Any] = cache.layers
         self._prefix = {
-            number: (layers[number].keys[..., :lead, :], layers[number].values[..., :lead, :])
-            for number in kept
+            number: (layers[number].keys[..., :lead, :].clone(), layers[number].values[..., :lead, :].clone())
+            for number in kept  # copies: a view would keep the whole pass
         }
 
     def stem(self, owner: Sequence[int], template: Sequence[int]) -> Stem:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from collateral.allocator import trim
 from collateral.delta import Delta, Factors, Update, dense, norm, restore, snapshot
 from collateral.deltafile import read_chain, read_parts
 from collateral.editing import (
@@ -141,6 +142,7 @@ def run_link(
     groups = [facts[i : i + size] for i in range(0, len(facts), size)]
     quiet = True if len(groups) == 1 else None  # None: shown where there is a terminal
     for group in tqdm(groups, desc="edit", unit="operation", disable=quiet):
+        trim()  # of the probes, and of what came before the edits
         live = snapshot(model, tuple(original)) if replaces(recipe.method) else {}
         try:
             delta, edit = _operation(model, recipe, group, prepared, carried, original, seed)

@@ -272,8 +272,10 @@ class _Search:
         log_p = log_probabilities(self._model, self._final(self._delta), reads.row, reads.column)
         essence = log_p[len(reads.token) :]
         if self._log_p_0 is None:
-            self._log_p_0 = essence.detach()
-        picked = log_p[: len(reads.token)].gather(1, reads.token[:, None])[:, 0]
+            self._log_p_0 = essence.detach().clone()  # not a view, which would keep all reads
+        # of one row more for each essence, which is not used: the gradient of a slice would be one more such array
+        tokens = functional.pad(reads.token, (0, len(log_p) - len(reads.token)))
+        picked = log_p.gather(1, tokens[:, None])[: len(reads.token), 0]
         nll = -torch.zeros_like(self._relax).index_add(0, reads.fact, picked * reads.weight)
         drift = functional.kl_div(self._log_p_0, essence, log_target=True, reduction="none").sum(dim=1)
         drift = objective.kl_factor * drift

@@ -5,7 +5,15 @@ import torch
 
 from collateral.errors import CollateralError
 from collateral.hooks import capture
-from collateral.moments import Moment, check_moments, layers_in, measure_moments, read_moment, write_moments
+from collateral.moments import (
+    Moment,
+    Triangle,
+    check_moments,
+    layers_in,
+    measure_moments,
+    read_moment,
+    write_moments,
+)
 from collateral.texts import documents
 
 TEXTS = ["The capital of Avalon is Camelot, and Merlin lives near the river. " * 4, "The sea is blue. " * 30]
@@ -115,3 +123,24 @@ def test_text_sources(tmp_path):
         list(documents({"file": tmp_path / "absent.txt"}))
     with pytest.raises(CollateralError, match="unknown text source 'url'"):
         list(documents({"url": "x"}))
+
+
+@pytest.mark.parametrize("size", [1, 5, 40])
+def test_a_triangle_kept_by_panels_solves_as_the_whole_factor_does(size):
+    half = torch.randn(size, 3 * size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
+    system, columns = half @ half.T / size, half[:, :2]
+    kept = Triangle.of(torch.linalg.cholesky(system))
+    expected = torch.linalg.solve(system, columns)
+    assert torch.allclose(kept.solve(columns), expected, rtol=1e-9, atol=1e-12)
+    whole = size * size
+    assert sum(panel.numel() for panel in kept.panels) <= max(whole, 0.6 * whole + 16)
+
+
+def test_a_moment_of_a_file_is_in_memory_only_while_it_is_used(tmp_path):
+    path = tmp_path / "moments.safetensors"
+    write_moments({2: Moment(4 * torch.eye(3, dtype=torch.float64), 30)}, path, "abc")
+    moment = read_moment(path, 2)
+    assert not isinstance(moment.given, torch.Tensor)
+    assert torch.equal(moment.solve(torch.ones(3)), torch.full((3,), 0.25))
+    path.unlink()  # the factor is all that another solve needs
+    assert torch.equal(moment.solve(2 * torch.ones(3)), torch.full((3,), 0.5))
