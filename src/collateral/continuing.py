@@ -117,30 +117,46 @@ class _Batch:
         # a window is counted in columns: those of a row must be next to each other
         self._windowed = bool(getattr(model.network.config, "sliding_window", None))
         self._cache = DynamicCache()
+        self._lead: Sequence[int] = ()  # tokens that contexts began with
+        self._kept = DynamicCache()  # their keys and values
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
         self.numbers: list[int] = []
 
     def admit(
         self, numbers: Sequence[int], contexts: Sequence[Sequence[int]]
     ) -> Float[Tensor, "rows d_model"]:
-        """Take rows in and return the last hidden state of each; what all of them begin with runs once."""
-        cache = DynamicCache()
-        lead = min(min(map(len, contexts)) - 1, *(common(contexts[0], one) for one in contexts))
-        longest = max(contexts, key=len)
-        if self._windowed or len(contexts) == 1 or not worth_sharing(lead, longest):
-            lead = 0
-        device = self._model.device
-        seen = torch.ones(len(contexts), lead, dtype=torch.long, device=device)
-        if lead:
-            self._run(torch.tensor([contexts[0][:lead]], device=device), seen[:1], cache)
-            cache.batch_repeat_interleave(len(contexts))
+        """Take rows in and return the last hidden state of each."""
+        cache, lead = self._begun(contexts)
         rests = [context[lead:] for context in contexts]
-        batch = pad(rests, [len(rest) for rest in rests], fill_id(self._model.tokenizer), device)
-        mask = torch.cat([seen, batch.mask], dim=1)
+        batch = pad(rests, [len(rest) for rest in rests], fill_id(self._model.tokenizer), self._mask.device)
+        mask = functional.pad(batch.mask, (lead, 0), value=1)
         final = self._run(batch.ids, mask, cache)
         self._join(mask, cache)
         self.numbers = [*self.numbers, *numbers]
         return final
+
+    def _begun(self, contexts: Sequence[Sequence[int]]) -> tuple[DynamicCache, int]:
+        """Return keys and values, for each context, of what all of them begin with, and how many tokens that is.
+
+        It runs once, also for the contexts that come later and begin like these.
+        """
+        longest, most = max(contexts, key=len), min(map(len, contexts)) - 1
+        lead = min(most, *(common(self._lead, one) for one in contexts))
+        if not worth_sharing(lead, longest):
+            lead = min(most, *(common(contexts[0], one) for one in contexts))
+            if self._windowed or len(contexts) == 1 or not worth_sharing(lead, longest):
+                return DynamicCache(), 0
+            self._lead, self._kept = contexts[0][:lead], DynamicCache()
+            ids = torch.tensor([self._lead], device=self._mask.device)
+            self._run(ids, torch.ones_like(ids), self._kept)
+        layers: list[Any] = self._kept.layers
+        rows = len(contexts)
+        return DynamicCache(
+            [
+                tuple(part[:, :, :lead].expand(rows, -1, -1, -1) for part in (one.keys, one.values))
+                for one in layers
+            ]
+        ), lead
 
     def step(self, tokens: Sequence[int]) -> Float[Tensor, "rows d_model"]:
         """Take in the next token of each row and return its last hidden state."""

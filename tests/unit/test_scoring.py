@@ -150,6 +150,10 @@ def test_what_all_contexts_of_a_batch_begin_with_is_generated_from_once(model):
     assert seen[0][0] == 1
     assert abs(seen[0][1] - shared) <= 1
     assert seen[1][0] == 3
+    with shapes_of(model) as later:  # two places for three contexts: the last one finds what the others left
+        texts = SharedContextLM(model, 2).generate_until(asked, disable_tqdm=True)
+    assert texts == mine
+    assert sum(columns > 20 for _, columns in later) == sum(columns > 20 for _, columns in seen) == 1
     assert seen[1][1] < shared
 
 
