@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache
+from transformers import Cache
 
 from collateral.models import LanguageModel
+from collateral.roomycache import roomy_cache
 from collateral.sharedrows import common, worth_sharing
 from collateral.tokens import fill_id, pad
 
@@ -116,9 +117,9 @@ class _Batch:
         self._model = model
         # a window is counted in columns: those of a row must be next to each other
         self._windowed = bool(getattr(model.network.config, "sliding_window", None))
-        self._cache = DynamicCache()
+        self._cache = roomy_cache()
         self._lead: Sequence[int] = ()  # tokens that contexts began with
-        self._kept = DynamicCache()  # their keys and values
+        self._kept = roomy_cache()  # their keys and values
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
         self.numbers: list[int] = []
 
@@ -135,7 +136,7 @@ class _Batch:
         self.numbers = [*self.numbers, *numbers]
         return final
 
-    def _begun(self, contexts: Sequence[Sequence[int]]) -> tuple[DynamicCache, int]:
+    def _begun(self, contexts: Sequence[Sequence[int]]) -> tuple[Cache, int]:
         """Return keys and values, for each context, of what all of them begin with, and how many tokens that is.
 
         It runs once, also for the contexts that come later and begin like these.
@@ -145,18 +146,20 @@ class _Batch:
         if not worth_sharing(lead, longest):
             lead = min(most, *(common(contexts[0], one) for one in contexts))
             if self._windowed or len(contexts) == 1 or not worth_sharing(lead, longest):
-                return DynamicCache(), 0
-            self._lead, self._kept = contexts[0][:lead], DynamicCache()
+                return roomy_cache(), 0
+            self._lead, self._kept = contexts[0][:lead], roomy_cache()
             ids = torch.tensor([self._lead], device=self._mask.device)
             self._run(ids, torch.ones_like(ids), self._kept)
         layers: list[Any] = self._kept.layers
         rows = len(contexts)
-        return DynamicCache(
-            [
-                tuple(part[:, :, :lead].expand(rows, -1, -1, -1) for part in (one.keys, one.values))
-                for one in layers
-            ]
-        ), lead
+        begun = [
+            (
+                one.keys[:, :, :lead].expand(rows, -1, -1, -1),
+                one.values[:, :, :lead].expand(rows, -1, -1, -1),
+            )
+            for one in layers
+        ]
+        return roomy_cache(begun), lead
 
     def step(self, tokens: Sequence[int]) -> Float[Tensor, "rows d_model"]:
         """Take in the next token of each row and return its last hidden state."""
@@ -170,18 +173,18 @@ class _Batch:
         stay = [row for row, number in enumerate(self.numbers) if number not in ended]
         self.numbers = [self.numbers[row] for row in stay]
         if not stay:
-            self._cache, self._mask = DynamicCache(), self._mask[:0, :0]
+            self._cache, self._mask = roomy_cache(), self._mask[:0, :0]
             return
         mask = self._mask[stay]
         first = int(mask.any(dim=0).int().argmax())
         self._mask = mask[:, first:]
         layers: list[Any] = self._cache.layers
         for layer in layers:
-            layer.keys, layer.values = (one[stay, :, first:] for one in (layer.keys, layer.values))
+            layer.hold(*(one[stay, :, first:] for one in (layer.keys, layer.values)))
 
     @torch.no_grad()
     def _run(
-        self, ids: Int[Tensor, "rows new"], mask: Int[Tensor, "rows span"], cache: DynamicCache
+        self, ids: Int[Tensor, "rows new"], mask: Int[Tensor, "rows span"], cache: Cache
     ) -> Float[Tensor, "rows d_model"]:
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         base: Any = self._model.network.base_model
@@ -191,7 +194,7 @@ class _Batch:
         final: Tensor = output.last_hidden_state[:, -1]
         return final
 
-    def _join(self, mask: Int[Tensor, "rows span"], cache: DynamicCache) -> None:
+    def _join(self, mask: Int[Tensor, "rows span"], cache: Cache) -> None:
         """Put the newcomers' keys and values below the others', all of them ending in the same column."""
         if not self.numbers:
             self._cache, self._mask = cache, mask
@@ -201,7 +204,9 @@ class _Batch:
         self._mask = torch.cat([functional.pad(self._mask, (own, 0)), functional.pad(mask, (other, 0))])
         layers: list[tuple[Any, Any]] = list(zip(self._cache.layers, cache.layers, strict=True))
         for mine, theirs in layers:
-            mine.keys, mine.values = (
-                torch.cat([functional.pad(old, (0, 0, own, 0)), functional.pad(new, (0, 0, other, 0))])
-                for old, new in ((mine.keys, theirs.keys), (mine.values, theirs.values))
+            mine.hold(
+                *(
+                    torch.cat([functional.pad(old, (0, 0, own, 0)), functional.pad(new, (0, 0, other, 0))])
+                    for old, new in ((mine.keys, theirs.keys), (mine.values, theirs.values))
+                )
             )

@@ -21,7 +21,7 @@ from collateral.models import LanguageModel
 from collateral.sharedrows import Request, Row, packed, rows_of
 from collateral.tokens import fill_id
 
-READS = 1024  # positions that are projected on the vocabulary at a time
+READS = 256  # positions that are projected on the vocabulary at a time
 
 
 class SharedContextLM(HFLM):  # type: ignore[misc]
