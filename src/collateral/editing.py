@@ -89,7 +89,7 @@ class Edit:
     """
 
     delta: Delta
-    state: dict[str, Tensor]
+    state: Mapping[str, Tensor]
     record: dict[str, float]
     per_fact: tuple[dict[str, float], ...] = ()
 
