@@ -168,7 +168,7 @@ def _edited(
     def observe(group: Sequence[Numbered]) -> None:
         probes.extend(measure_facts(model, group, "after_edit", new_tokens, reference))
 
-    given = prepared(files)
+    given = prepared(files, scratch)
     link = run_link(model, editor, chosen, given, carried, original=original, seed=seed, observe=observe)
     about = {
         "base": model.source,
@@ -201,7 +201,7 @@ def begin(
     return editor, chosen, read_reference(files.reference)
 
 
-def prepared(files: LinkFiles) -> Prepared:
+def prepared(files: LinkFiles, scratch: Scratch | None = None) -> Prepared:
     """Return what was computed from the unedited model, and the step norms that a placebo takes."""
     norms: dict[str, float] = {}
     for path in files.like:
@@ -213,6 +213,7 @@ def prepared(files: LinkFiles) -> Prepared:
         moments=moments,
         step_norms=norms,
         hypernetwork=files.hypernetwork,
+        scratch=scratch,
     )
 
 

@@ -154,7 +154,6 @@ def test_one_layer_of_the_state_is_in_memory_while_it_is_edited_and_none_otherwi
     """Held in whole, once or twice, the state would be the largest part of a job's memory after the model."""
     project, path = Project(tmp_path, facts), tmp_path / "moments-01-02.safetensors"
     write_moments({layer: Moment(second_moment(layer), 1000) for layer in (1, 2)}, path, "tiny")
-    project.link("chain", 0, 1, RECIPES[name], moments=path)
     editing, probing = [], []
     grow, measure = roots.grow, chain.measure_facts
 
@@ -168,6 +167,7 @@ def test_one_layer_of_the_state_is_in_memory_while_it_is_edited_and_none_otherwi
 
     monkeypatch.setattr(roots, "grow", grown)
     monkeypatch.setattr(chain, "measure_facts", measured)
-    project.link("chain", 1, 4, RECIPES[name], moments=path)
-    assert editing == [1] * 6  # two layers, three edits
-    assert probing == [0] * 3
+    for start, edits in ((0, 2), (2, 4)):
+        project.link("chain", start, edits, RECIPES[name], moments=path)
+    assert editing == [1] * 8  # two layers, four edits
+    assert probing == [0] * 4
