@@ -149,9 +149,12 @@ class Moment:
         known = f"root/{ridge}/{device}"
         if known not in self.made:
             factor = self._factor(ridge, device)
-            eye = torch.eye(len(factor), dtype=factor.dtype, device=device)
-            self.made[known] = torch.linalg.solve_triangular(factor, eye, upper=False).T
-            del factor, eye
+            inverse = torch.eye(
+                len(factor), dtype=factor.dtype, device=device
+            ).T  # by columns: solved where it lies
+            torch.linalg.solve_triangular(factor, inverse, upper=False, out=inverse)
+            self.made[known] = inverse.T
+            del factor, inverse
         root = self.made.own(known, torch.device(device))
         root /= math.sqrt(weight)
         return root

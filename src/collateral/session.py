@@ -142,7 +142,9 @@ def run_link(
     quiet = True if len(groups) == 1 else None  # None: shown where there is a terminal
     for group in tqdm(groups, desc="edit", unit="operation", disable=quiet):
         trim()  # of the probes, and of what came before the edits
-        live = snapshot(model, tuple(original)) if replaces(recipe.method) else {}
+        live = Carried(scratch=prepared.scratch)
+        if replaces(recipe.method):
+            live.update(snapshot(model, tuple(original)))
         try:
             delta, edit = _operation(model, recipe, group, prepared, carried, original, seed)
         except UnstableEditError as error:
