@@ -33,8 +33,14 @@ from collateral.provenance import machine
 from collateral.sequences import chosen_facts, permutation, write_sequence
 from collateral.sources import embedded
 
-METHODS = ("rome", "memit", "ft", "d4s")
-STEPS = {"ft": {"num_steps": 3}}
+JOBS = {  # each a method, and settings beside those of config.yaml
+    "rome": ("rome", {"v_num_grad_steps": 3}),
+    "memit": ("memit", {"v_num_grad_steps": 3}),
+    "ft": ("ft", {"num_steps": 3}),
+    "d4s": ("d4s", {"v_num_grad_steps": 3}),
+    "memit-seq": ("memit", {"v_num_grad_steps": 3, "sequential": True}),
+    "alphaedit": ("alphaedit", {"v_num_grad_steps": 3}),
+}
 LINKS = ((0, 2), (2, 4))  # edits before and after
 PHASES = ("load", "rebuild", "edit", "probe", "write")
 TOKENS = 2048
@@ -80,11 +86,17 @@ def watch(peaks: dict[str, int]) -> None:
     watch.close = close  # type: ignore[attr-defined]
 
 
-def make_link(folder: Path, method: str, number: int, out: Path) -> None:
+def editor_of(job: str) -> tuple[str, dict[str, Any]]:
+    """Return a job's method and all its settings."""
+    method, own = JOBS[job]
+    return method, settings_of(method, **own)
+
+
+def make_link(folder: Path, job: str, number: int, out: Path) -> None:
     """Make a link of a method's chain, the first one's files lying where it left them."""
     start, edits = LINKS[number]
-    settings = settings_of(method, **STEPS.get(method, {"v_num_grad_steps": 3}))
-    before = folder / method / "0"
+    method, settings = editor_of(job)
+    before = folder / job / "0"
     layers = layers_of([(method, settings)])
     edit_link(
         LinkFiles(
@@ -120,28 +132,28 @@ def make_link(folder: Path, method: str, number: int, out: Path) -> None:
     )
 
 
-def bound(method: str) -> tuple[int, int]:
+def bound(job: str) -> tuple[int, int]:
     """Return the bytes of the model, and those of the edited matrices in float64."""
     model = load_model(embedded_folder())
     from collateral.recipes import load_method
 
-    names = load_method(method, settings_of(method)).parameters(model)
+    names = load_method(*editor_of(job)).parameters(model)
     weights = sum(one.numel() * one.element_size() for one in model.network.parameters())
     return weights, sum(8 * model.matrix(name).numel() for name in names)
 
 
-def one_job(folder: Path, method: str, number: int, measure: bool) -> None:
+def one_job(folder: Path, job: str, number: int, measure: bool) -> None:
     """Make one link in this process and write the peaks of its phases, in bytes above the imports."""
     import transformers.models.llama.modeling_llama  # noqa: F401  the import is not the job's
 
     torch.set_num_threads(1)
-    out = folder / method / (str(number) if measure else f"{number}-plain")
+    out = folder / job / (str(number) if measure else f"{number}-plain")
     peaks: dict[str, int] = {}
     if measure:
         watch(peaks)
         forget()
     begun = resident()
-    make_link(folder, method, number, out)
+    make_link(folder, job, number, out)
     if measure:
         watch.close("write")  # type: ignore[attr-defined]
         above = {phase: peaks.get(phase, begun) - begun for phase in PHASES}
@@ -154,8 +166,8 @@ def lay_out(folder: Path) -> None:
     write_facts(facts, folder / "facts.parquet")
     write_sequence(permutation(facts, 0, "drop"), folder / "sequence.parquet")
     model = load_model(embedded_folder())
-    for method in METHODS:
-        layers = layers_of([(method, settings_of(method))])
+    for job in JOBS:
+        layers = layers_of([editor_of(job)])
         templates = prepare(model, folder, layers, [[10, 5]], TOKENS).templates
     write_templates(templates, folder / "contexts.json", model.base_sha256)
     by_id = {fact.fact_id: fact for fact in read_facts(folder / "facts.parquet")}
@@ -163,48 +175,50 @@ def lay_out(folder: Path) -> None:
     write_rows(measure_facts(model, chosen, "before", 4), folder / "reference.parquet")
 
 
-def row(folder: Path, method: str) -> str:
+def row(folder: Path, job: str) -> str:
     """Return a method's row of the table.
 
     Raises:
         SystemExit: the measured link's files are not those of the same link without a measurement.
     """
     for number, measure in ((0, True), (1, False), (1, True)):
-        command = [sys.executable, __file__, "--method", method, "--folder", str(folder)]
+        command = [sys.executable, __file__, "--job", job, "--folder", str(folder)]
         command += ["--link", str(number), *(["--measure"] if measure else [])]
         subprocess.run(command, check=True)
-    for path in sorted((folder / method / "1-plain").glob("*.*")):
-        if sha256_file(path) != sha256_file(folder / method / "1" / path.name):
-            sys.exit(f"{method}: {path.name} is another file when it is measured")
-    peaks = json.loads((folder / method / "1" / "peaks.json").read_text())
-    weights, edited = bound(method)
+    for path in sorted((folder / job / "1-plain").glob("*.*")):
+        if sha256_file(path) != sha256_file(folder / job / "1" / path.name):
+            sys.exit(f"{job}: {path.name} is another file when it is measured")
+    first, peaks = (json.loads((folder / job / f"{n}" / "peaks.json").read_text()) for n in (0, 1))
+    weights, edited = bound(job)
     most = max(peaks[phase] for phase in ("load", "rebuild", "write"))
     cells = [f"{peaks[phase] / 2**20:.0f}" for phase in PHASES]
-    ratios = [f"{value / (weights + edited):.2f}" for value in (most, max(peaks.values()))]
+    highest = (most, max(peaks.values()), max(first.values()))
+    ratios = [f"{value / (weights + edited):.2f}" for value in highest]
     sizes = [f"{value / 2**20:.0f}" for value in (weights, edited)]
-    return f"| {' | '.join([method, *sizes, *cells, *ratios])} |"
+    return f"| {' | '.join([job, *sizes, *cells, *ratios])} |"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--method", choices=METHODS)
+    parser.add_argument("--job", choices=JOBS)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--link", type=int)
     parser.add_argument("--measure", action="store_true")
     chosen = parser.parse_args()
     logging.disable(logging.WARNING)
     if chosen.folder is not None:
-        one_job(chosen.folder, chosen.method, chosen.link, chosen.measure)
+        one_job(chosen.folder, chosen.job, chosen.link, chosen.measure)
         return
     torch.set_num_threads(1)
     heads = ["editor", "model, MiB", "edited in float64", *PHASES, "weights' phases / bound", "all / bound"]
+    heads.append("all of the first link / bound")
     sys.stdout.write(f"{machine()['processor']}, 1 thread, float32, MiB above the imports\n\n")
     sys.stdout.write(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n")
     with tempfile.TemporaryDirectory() as folder:
         lay_out(Path(folder))
-        for method in METHODS if chosen.method is None else (chosen.method,):
-            sys.stdout.write(f"{row(Path(folder), method)}\n")
+        for job in JOBS if chosen.job is None else (chosen.job,):
+            sys.stdout.write(f"{row(Path(folder), job)}\n")
             sys.stdout.flush()
 
 

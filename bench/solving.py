@@ -17,6 +17,7 @@ from torch import Tensor
 from collateral.moments import Moment
 from collateral.provenance import machine
 from collateral.roots import gain_of, refit
+from collateral.states import Carried
 
 CONDITION = 1e6  # of C
 WEIGHT, L2, NULL = 5000.0, 20.0, 0.7  # as on the embedded model; share of C's eigenvectors that count as null
@@ -133,7 +134,7 @@ class Ours:
 
     given: Given
     method: str
-    state: dict[str, Tensor] = field(default_factory=dict)
+    state: Carried = field(default_factory=Carried)
 
     def begin(self) -> Tensor:
         """Return the root of a chain's first operation."""
@@ -196,12 +197,12 @@ def growth(given: Given) -> str:
         plain.add(keys, values)
         taken, mine = timed(ours, keys, values)
         if i in MILESTONES:
-            states[i], seconds[i] = dict(ours.state), [taken]
+            states[i], seconds[i] = Carried(ours.state), [taken]
             far[i] = apart("D4S", mine, plain.solved(keys))
     for _ in range(TURNS):
         keys, values = given.keys(1), given.normal(given.shape.d_out, 1)
         for i in MILESTONES[1:]:  # the first edit begins the root, once a chain
-            seconds[i].append(timed(Ours(given, "D4S", dict(states[i])), keys, values)[0])
+            seconds[i].append(timed(Ours(given, "D4S", Carried(states[i])), keys, values)[0])
     lines = ["| edit | ours | update differs by |", "|---|---|---|"]
     medians = {i: statistics.median(seconds[i]) for i in MILESTONES}
     lines += [f"| {i} | {medians[i]:.1f} ms | {far[i]:.0e} |" for i in MILESTONES]
@@ -221,9 +222,7 @@ def main() -> None:
         given = given_for(shape)
         for method in shape.methods:
             for batch in BATCHES:
-                given.moment.__dict__[
-                    "_roots"
-                ].clear()  # what a chain's first operation makes is timed for each
+                given.moment.made.clear()  # what a chain's first operation makes is timed for each
                 sys.stdout.write(f"{compared(given, method, batch)}\n")
                 sys.stdout.flush()
     sys.stdout.write(

@@ -26,12 +26,12 @@ from collateral.session import (
     Numbered,
     Recipe,
     apply_chain,
-    read_state,
     recipe_sha256,
     run_link,
     write_records,
-    write_state,
 )
+from collateral.states import Carried, open_state, write_state
+from collateral.stored import Scratch
 from collateral.tablefile import read_table
 
 
@@ -125,7 +125,9 @@ def edit_link(
         CollateralError: any input is damaged or does not belong to the others.
     """
     settings_sha256 = recipe_sha256(recipe)
-    link, probes, about = _edited(files, recipe, start, edits, seed, new_tokens, dtype, device)
+    link, probes, about = _edited(
+        files, recipe, start, edits, seed, new_tokens, dtype, device, Scratch(state)
+    )
     write_rows(probes, after_edit)
     write_records(link.records, records)
     write_state(link.state, state, edits, settings_sha256)
@@ -144,6 +146,7 @@ def _edited(
     new_tokens: int,
     dtype: str,
     device: str,
+    scratch: Scratch,
 ) -> tuple[Link, list[dict[str, Any]], dict[str, Any]]:
     """Return the edits that were made, the probes after each, and what the increment says of itself.
 
@@ -153,7 +156,9 @@ def _edited(
     model = load_model(files.model, dtype, device)
     names = editor.method.parameters(model)
     original = snapshot(model, names) if editor.needs_original else {}
-    carried = read_state(files.state, start, recipe_sha256(recipe)) if files.state else {}
+    carried = Carried(scratch=scratch)
+    if files.state:
+        carried = open_state(files.state, start, recipe_sha256(recipe), scratch)
     if not editor.replaces:
         apply_chain(model, files.deltas)
         give_back()  # the increments
@@ -163,7 +168,7 @@ def _edited(
     def observe(group: Sequence[Numbered]) -> None:
         probes.extend(measure_facts(model, group, "after_edit", new_tokens, reference))
 
-    given = prepared(files)
+    given = prepared(files, scratch)
     link = run_link(model, editor, chosen, given, carried, original=original, seed=seed, observe=observe)
     about = {
         "base": model.source,
@@ -196,7 +201,7 @@ def begin(
     return editor, chosen, read_reference(files.reference)
 
 
-def prepared(files: LinkFiles) -> Prepared:
+def prepared(files: LinkFiles, scratch: Scratch | None = None) -> Prepared:
     """Return what was computed from the unedited model, and the step norms that a placebo takes."""
     norms: dict[str, float] = {}
     for path in files.like:
@@ -208,6 +213,7 @@ def prepared(files: LinkFiles) -> Prepared:
         moments=moments,
         step_norms=norms,
         hypernetwork=files.hypernetwork,
+        scratch=scratch,
     )
 
 

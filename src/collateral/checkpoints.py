@@ -8,7 +8,8 @@ from collateral.deltafile import read_outline
 from collateral.editing import attached
 from collateral.models import LanguageModel
 from collateral.recipes import load_method
-from collateral.session import apply_chain, read_state, recipe_sha256
+from collateral.session import apply_chain, recipe_sha256
+from collateral.states import read_state
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.models import LanguageModel
 from collateral.moments import Moment, read_moment
+from collateral.stored import Scratch
 
 Learnt = TypeVar("Learnt")
 
@@ -38,6 +39,7 @@ class Prepared:
         hypernetwork: trained weights of an editor that learns to edit (MEND).
         adjust: regularises one layer's update inside a loop over layers, so that the later layers see it; the
             identity unless the editor's regularizer says `within_layers`.
+        scratch: where large tensors lie that are made once and used by several edits; None keeps them in memory.
     """
 
     templates: Sequence[str]
@@ -46,6 +48,7 @@ class Prepared:
     seed: int = 0
     hypernetwork: Path | None = None
     adjust: Callable[[str, Update], Update] = unchanged
+    scratch: Scratch | None = None
     _loaded: dict[int, Moment] = field(default_factory=dict, repr=False, compare=False)
     _learnt: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -60,7 +63,7 @@ class Prepared:
                 f"no second moment was prepared for layer {layer}; run the prepare stage for it"
             )
         if layer not in self._loaded:
-            self._loaded[layer] = read_moment(self.moments[layer], layer)
+            self._loaded[layer] = read_moment(self.moments[layer], layer, self.scratch)
         return self._loaded[layer]
 
     def learnt(self, load: Callable[[Path], Learnt]) -> Learnt:
@@ -89,7 +92,7 @@ class Edit:
     """
 
     delta: Delta
-    state: dict[str, Tensor]
+    state: Mapping[str, Tensor]
     record: dict[str, float]
     per_fact: tuple[dict[str, float], ...] = ()
 

@@ -100,7 +100,7 @@ def edit_work(study: Study, job: Job, shape: Shape, probes: float) -> Work:
         + (4 if "lambda_new" in editor.every else 16) * elements  # W_0, what has accumulated, and the update
         + _moments(editor, len(moments))
         + _optimising(editor)
-        + _state(editor, regularizer)
+        + _held(editor, _state(editor, regularizer))
     )
     stored = _stored(editor, regularizer, facts)
     single = job.rule == "edit_singly"
@@ -195,12 +195,19 @@ def _state(editor: _Editor, regularizer: Settings) -> float:
     return own
 
 
+def _held(editor: _Editor, state: float) -> float:
+    """Return the bytes of a state in memory: all of it on a card, elsewhere one layer of it, see `states`."""
+    return state if editor.device == "cuda" else state / max(1, len(editor.layers))
+
+
 def _moments(editor: _Editor, count: int) -> float:
     """Return the bytes of second moments on the device: their factors or roots, and one that is being factorised."""
     square = 8.0 * editor.shape.intermediate**2
     if not count:
         return 0
-    kept = 1.0 if _keeps_root(editor) else 17 / 32  # a factor is kept by panels, see `moments`
+    kept = 17 / 32  # a factor is kept by panels, see `moments`
+    if _keeps_root(editor):
+        kept = 1.0 if editor.device == "cuda" else 0.0  # in a file, see `states`
     return square * (kept * count + 3)
 
 

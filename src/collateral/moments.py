@@ -17,6 +17,8 @@ from tqdm import tqdm
 from collateral.errors import CollateralError
 from collateral.hooks import heard, stop_at
 from collateral.models import LanguageModel
+from collateral.states import Carried
+from collateral.stored import Scratch
 from collateral.tensorfile import read_about, read_part, write_parts
 
 log = logging.getLogger(__name__)
@@ -88,13 +90,13 @@ class Moment:
     Attributes:
         given: C, or what reads it, so that it is in memory only while it is used.
         tokens: number of tokens that it is the mean over.
+        made: what `inverse_root` and `null_space` keep, in a file where there is one for it.
     """
 
     given: Float[Tensor, "d_in d_in"] | Callable[[], Float[Tensor, "d_in d_in"]]
     tokens: int
-    _null: dict[float, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    made: Carried = field(default_factory=Carried, repr=False, compare=False)
     _cholesky: dict[tuple[float, str], Triangle] = field(default_factory=dict, repr=False, compare=False)
-    _roots: dict[tuple[float, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def matrix(self) -> Float[Tensor, "d_in d_in"]:
@@ -144,12 +146,18 @@ class Moment:
         Raises:
             CollateralError: the matrix is not positive definite.
         """
-        known = (ridge, str(device))
-        if known not in self._roots:
+        known = f"root/{ridge}/{device}"
+        if known not in self.made:
             factor = self._factor(ridge, device)
-            eye = torch.eye(len(factor), dtype=factor.dtype, device=device)
-            self._roots[known] = torch.linalg.solve_triangular(factor, eye, upper=False).T
-        return self._roots[known] / math.sqrt(weight)
+            inverse = torch.eye(
+                len(factor), dtype=factor.dtype, device=device
+            ).T  # by columns: solved where it lies
+            torch.linalg.solve_triangular(factor, inverse, upper=False, out=inverse)
+            self.made[known] = inverse.T
+            del factor, inverse
+        root = self.made.own(known, torch.device(device))
+        root /= math.sqrt(weight)
+        return root
 
     def damped_inverse(
         self, keys: Float[Tensor, "d_in facts"], weight: float, ridge: float = 0.0
@@ -173,15 +181,17 @@ class Moment:
         Raises:
             CollateralError: there is none.
         """
-        if threshold not in self._null:
+        known = f"null/{threshold}/{device}"
+        if known not in self.made:
             values, vectors = torch.linalg.eigh(self.matrix.to(device))
             if not bool((values < threshold).any()):
                 raise CollateralError(
                     f"no eigenvalue of the second moment is below nullspace_threshold {threshold:g} (the smallest is "
                     f"{float(values[0]):.3g}, the largest {float(values[-1]):.3g}); raise it"
                 )
-            self._null[threshold] = vectors[:, values < threshold]
-        return self._null[threshold]
+            self.made[known] = vectors[:, values < threshold]
+            del vectors
+        return self.made[known]
 
 
 def windows(
@@ -297,8 +307,13 @@ def layers_in(path: Path) -> list[int]:
     return sorted(int(layer) for layer in about["tokens"])
 
 
-def read_moment(path: Path, layer: int) -> Moment:
+def read_moment(path: Path, layer: int, scratch: Scratch | None = None) -> Moment:
     """Return the moment of one layer of a file, checked; it is read again when it is used, the others are not read.
+
+    Args:
+        path: the file.
+        layer: the layer's number.
+        scratch: where the roots that are made of it lie; None keeps them in memory.
 
     Raises:
         CollateralError: the file is missing, truncated, or its bytes are not what was written.
@@ -306,7 +321,8 @@ def read_moment(path: Path, layer: int) -> Moment:
     if layer not in layers_in(path):
         raise CollateralError(f"{path}: has no layer {layer}; delete it and run the workflow again")
     _, about = read_part(path, _KIND, str(layer))
-    return Moment(lambda: read_part(path, _KIND, str(layer))[0], int(about["tokens"][str(layer)]))
+    tokens = int(about["tokens"][str(layer)])
+    return Moment(lambda: read_part(path, _KIND, str(layer))[0], tokens, Carried(scratch=scratch))
 
 
 def check_moments(path: Path) -> None:

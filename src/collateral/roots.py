@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from collateral.states import Carried
+
 Root = Float[Tensor, "d_in rank"]
 Keys = Float[Tensor, "d_in facts"]
 
@@ -32,8 +34,18 @@ def take_up(root: Root, keys: Keys) -> tuple[Keys, Root]:
         root: Q, of A⁻¹ (float64); left as it was. With fewer columns than rows, A⁻¹ is the inverse in Q's span.
         keys: K (float64).
     """
-    # a copy in memory of its own: matrix products round by alignment, and a root may come from a mapped file
+    # a copy in memory of its own: matrix products round by alignment
     grown = root.to(keys.device, copy=True, memory_format=torch.contiguous_format)
+    return grow(grown, keys), grown
+
+
+def grow(grown: Root, keys: Keys) -> Keys:
+    """Return the gain A'⁻¹ K of new keys, and turn the root of A⁻¹ into that of A'⁻¹.
+
+    Args:
+        grown: Q, contiguous and in memory of its own, on the keys' device; written over.
+        keys: K (float64).
+    """
     # transposes: a short, wide matrix times a square one is several times as fast as the same with columns
     mixing, sizes, along = torch.linalg.svd(keys.T @ grown, full_matrices=False)  # Fᵀ = Z diag(σ) Yᵀ
     moved = along @ grown.T
@@ -42,26 +54,29 @@ def take_up(root: Root, keys: Keys) -> tuple[Keys, Root]:
     # 1 - 1/√(1 + σ²), without the cancellation where σ is small
     shrunk = sizes[:, None] ** 2 / (damping + damping.sqrt())
     grown.addmm_((moved * shrunk).T, along, alpha=-1)
-    return gain.T, grown
+    found: Keys = gain.T
+    return found
 
 
-def gain_of(state: dict[str, Tensor], layer: int, keys: Keys, begin: Callable[[], Root]) -> Keys:
+def gain_of(state: Carried, layer: int, keys: Keys, begin: Callable[[], Root]) -> Keys:
     """Return the gain of new keys of a layer, and keep the layer's new root in a method's state, as `root/{layer}`.
 
     Args:
         state: of the method; written into.
         layer: the layer's number.
         keys: K.
-        begin: returns Q_0, of A_0⁻¹; asked where the state has no root yet, so that later links of a chain read no
-            second moment.
+        begin: returns Q_0, of A_0⁻¹, a tensor of its own; asked where the state has no root yet, so that later links
+            of a chain read no second moment.
     """
     name = f"root/{layer}"
-    gain, state[name] = take_up(state[name] if name in state else begin(), keys)
+    root = state.own(name, keys.device) if name in state else begin().to(keys.device).contiguous()
+    gain = grow(root, keys)
+    state[name] = root
     return gain
 
 
 def refit(
-    state: dict[str, Tensor], layer: int, keys: Keys, values: Float[Tensor, "d_out facts"], gain: Keys
+    state: Carried, layer: int, keys: Keys, values: Float[Tensor, "d_out facts"], gain: Keys
 ) -> Float[Tensor, "d_out d_in"]:
     """Return the least-squares map X' of all keys so far to their values, and keep it as `update/{layer}`.
 
@@ -80,8 +95,9 @@ def refit(
     """
     name = f"update/{layer}"
     if name in state:
-        fitted = state[name].to(keys.device, copy=True, memory_format=torch.contiguous_format)
-        state[name] = fitted.addmm_(values - (keys.T @ fitted.T).T, gain.T)
+        fitted = state.own(name, keys.device)
+        fitted.addmm_(values - (keys.T @ fitted.T).T, gain.T)
     else:
-        state[name] = values @ gain.T
-    return state[name]
+        fitted = values @ gain.T
+    state[name] = fitted
+    return fitted

@@ -26,19 +26,17 @@ from collateral.editing import (
     replaces,
     unchanged,
 )
-from collateral.errors import CollateralError
 from collateral.facts import Fact
 from collateral.increments import rebuild
 from collateral.models import LanguageModel
 from collateral.operations import Ledger, Operation
 from collateral.regularizers import Regularizer
 from collateral.sequences import derive_seed
+from collateral.states import Carried
 from collateral.tablefile import write_table
-from collateral.tensorfile import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
-STATE = "collateral-state/1"  # format of a file of an editor's state
 Numbered = tuple[int, Fact]
 Observer = Callable[[Sequence[Numbered]], None]
 
@@ -81,14 +79,15 @@ class Link:
         after: the same at its end.
         state: the method's state.
         records: one row per edited fact.
-        latest: the last operation's update, regularised, as it was added: before the sum was rounded.
+        latest: the last operation's update, regularised, as it was added: before the sum was rounded; only of the
+            matrices whose update is factors.
         operations: of each touched parameter, what was added to it, in order, as factors; None where some update has
             none, or they take more room than the parameter.
     """
 
     before: dict[str, Tensor]
     after: dict[str, Tensor]
-    state: dict[str, Tensor]
+    state: Mapping[str, Tensor]
     records: list[dict[str, Any]]
     latest: Delta
     operations: Mapping[str, Sequence[Operation]] | None = None
@@ -134,7 +133,7 @@ def run_link(
         UnstableEditError: an update is not finite or too large, and the recipe does not say to skip it.
     """
     before: dict[str, Tensor] = dict(original) if recipe.replaces else {}
-    carried = dict(state)
+    carried: Mapping[str, Tensor] = state
     records: list[dict[str, Any]] = []
     latest = Delta()
     ledger = Ledger(open_=not recipe.replaces)
@@ -143,7 +142,9 @@ def run_link(
     quiet = True if len(groups) == 1 else None  # None: shown where there is a terminal
     for group in tqdm(groups, desc="edit", unit="operation", disable=quiet):
         trim()  # of the probes, and of what came before the edits
-        live = snapshot(model, tuple(original)) if replaces(recipe.method) else {}
+        live = Carried(scratch=prepared.scratch)
+        if replaces(recipe.method):
+            live.update(snapshot(model, tuple(original)))
         try:
             delta, edit = _operation(model, recipe, group, prepared, carried, original, seed)
         except UnstableEditError as error:
@@ -158,30 +159,41 @@ def run_link(
                 observe(group)
             continue
         before |= snapshot(model, tuple(name for name in delta.updates if name not in before))
-        for name, update in delta.updates.items():
-            ledger.add(name, update, before[name], model.architecture.transposed)
+        for name in delta.updates:
+            ledger.add(name, delta.updates[name], before[name], model.architecture.transposed)
         delta.apply(model)
-        latest, carried = delta, edit.state
+        latest, carried = _factored(delta), edit.state
+        records += _rows(group, delta, edit)
+        del delta, edit  # a dense update takes as much as the matrices in float64
         with attached(recipe.method, model, carried):
             observe(group)
-        norms = {"update_norm": delta.norm(), "raw_norm": edit.delta.norm()}
-        alone = edit.per_fact or ({},) * len(group)
-        for (position, fact), own in zip(group, alone, strict=True):
-            log.info(
-                "edit %d: %s -> %s, norm of the update %.4g",
-                position,
-                fact.text(),
-                fact.target_new,
-                norms["update_norm"],
-            )
-            records.append(
-                {"position": position, "fact": fact, "status": "applied", **norms, **edit.record, **own}
-            )
     after = snapshot(model, tuple(before))
     if recipe.regularizer.accumulated:
-        carried |= {f"{RAW}{name}": weights for name, weights in after.items()}
+        raw = {f"{RAW}{name}": weights for name, weights in after.items()}
+        carried = Carried({**Carried(carried).parts, **raw})
         after = _restrained(model, recipe.regularizer, original, after)
     return Link(before, after, carried, records, latest, ledger.operations)
+
+
+def _factored(delta: Delta) -> Delta:
+    """Return the updates that are factors."""
+    return Delta({name: one for name, one in delta.updates.items() if isinstance(one, Factors)})
+
+
+def _rows(group: Sequence[Numbered], delta: Delta, edit: Edit) -> list[dict[str, Any]]:
+    """Return a record of each fact of an operation that was applied."""
+    norms = {"update_norm": delta.norm(), "raw_norm": edit.delta.norm()}
+    rows = []
+    for (position, fact), own in zip(group, edit.per_fact or ({},) * len(group), strict=True):
+        log.info(
+            "edit %d: %s -> %s, norm of the update %.4g",
+            position,
+            fact.text(),
+            fact.target_new,
+            norms["update_norm"],
+        )
+        rows.append({"position": position, "fact": fact, "status": "applied", **norms, **edit.record, **own})
+    return rows
 
 
 RAW = "raw/"  # prefix, in a state, of the weights that a checkpoint's accumulated update was restrained from
@@ -219,8 +231,7 @@ def _operation(
         seed=derive_seed("edit", seed, number),
         adjust=adjust if regularizer.within_layers else unchanged,
     )
-    given = {name: value for name, value in state.items() if not name.startswith(RAW)}
-    edit = recipe.method(model, [fact for _, fact in group], own, given)
+    edit = recipe.method(model, [fact for _, fact in group], own, Carried(state).without(RAW))
     delta = edit.delta
     if not regularizer.within_layers:
         delta = Delta({name: adjust(name, update) for name, update in delta.updates.items()})
@@ -284,26 +295,6 @@ def write_records(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     write_table(pl.DataFrame(rows, schema=RECORD_SCHEMA), path)
 
 
-def write_state(state: Mapping[str, Tensor], path: Path, edits: int, settings_sha256: str) -> None:
-    """Write a method's state, possibly empty, with the number of edits and the editor's settings."""
-    about = {"format": STATE, "edits": edits, "settings_sha256": settings_sha256}
-    write_tensors(state, path, about)
-
-
 def recipe_sha256(recipe: Mapping[str, Any]) -> str:
     """Return the hash by which a state knows its editor: of method, settings, regularizer and batch size."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-
-
-def read_state(path: Path, edits: int, settings_sha256: str) -> dict[str, Tensor]:
-    """Return the state after `edits` edits of the editor with these settings.
-
-    Raises:
-        CollateralError: not readable, or the state of another point or editor.
-    """
-    state, about = read_tensors(path, "an editor's state")
-    if about.get("edits") != edits or about.get("settings_sha256") != settings_sha256:
-        raise CollateralError(
-            f"{path}: the state of another editor or number of edits; delete {path.parent.parent} and run again"
-        )
-    return state

@@ -14,6 +14,8 @@ from collateral.delta import Factors, restore, snapshot
 from collateral.efficacy import measure_facts, write_rows
 from collateral.models import load_model
 from collateral.session import Link, Numbered, run_link, write_records
+from collateral.states import Carried
+from collateral.stored import Scratch
 from collateral.tablefile import write_table
 from collateral.weights import single_statistics
 
@@ -67,7 +69,8 @@ def edit_singly(
     editor, chosen, reference = begin(files, recipe, start, edits)
     model = load_model(files.model, dtype, device)
     original = snapshot(model, editor.method.parameters(model)) if editor.needs_original else {}
-    given = prepared(files)
+    scratch = Scratch(records)
+    given, fresh = prepared(files, scratch), Carried(scratch=scratch)
     probes: list[dict[str, Any]] = []
     made: list[dict[str, Any]] = []
     moved: list[tuple[Any, ...]] = []
@@ -78,7 +81,7 @@ def edit_singly(
     size = editor.batch_size
     groups = [chosen[i : i + size] for i in range(0, len(chosen), size)]
     for group in tqdm(groups, desc="single edits", unit="operation", disable=None):
-        link = run_link(model, editor, group, given, {}, original=original, seed=seed, observe=observe)
+        link = run_link(model, editor, group, given, fresh, original=original, seed=seed, observe=observe)
         made += link.records
         moved += _moved(group, link, weigh)
         restore(model, link.before)

@@ -4,7 +4,7 @@ MEMIT, PMET, EMMET, AlphaEdit and D4S share this loop and differ in the site of 
 that a layer takes, and in the closed form that turns keys and residual into an update.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -64,7 +64,7 @@ def edit_layers(
     model: LanguageModel,
     facts: Sequence[Fact],
     prepared: Prepared,
-    state: dict[str, Tensor],
+    state: Mapping[str, Tensor],
     closed_form: Callable[[Layer], Update],
     *,
     sites: tuple[Site, ...] = ("block",),

@@ -15,16 +15,47 @@ from torch import Tensor
 from collateral.errors import CollateralError
 from collateral.files import whole_file
 from collateral.shortages import shortage
+from collateral.stored import Stored, bytes_of, opened
 
 _KEY = "collateral"  # one metadata key: safetensors writes several in random order
+_DTYPES = {  # in the order in which safetensors puts tensors into a file
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_NAMES = tuple(_DTYPES.values())
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, Any]) -> None:
-    """Write tensors, possibly none, with a JSON record about them and a hash over both."""
-    contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    record = {**about, "sha256": _digest(contiguous, about)}
-    with whole_file(path) as partial:
-        save_file(contiguous, partial, metadata={_KEY: json.dumps(record, sort_keys=True)})
+def write_tensors(tensors: Mapping[str, Tensor | Stored], path: Path, about: Mapping[str, Any]) -> None:
+    """Write tensors, possibly none, with a JSON record about them and a hash over both.
+
+    The bytes are those of safetensors' own `save_file`, which would need all tensors in memory.
+    """
+    lying = {
+        name: one if isinstance(one, Stored) else one.detach().contiguous().cpu()
+        for name, one in tensors.items()
+    }
+    record = {**about, "sha256": _digest(lying, about)}
+    header: dict[str, Any] = {"__metadata__": {_KEY: json.dumps(record, sort_keys=True)}}
+    order = sorted(lying, key=lambda name: (_NAMES.index(_DTYPES[lying[name].dtype]), name))
+    end = 0
+    for name in order:
+        begun, end = end, end + lying[name].nbytes
+        spans = {"shape": list(lying[name].shape), "data_offsets": [begun, end]}
+        header[name] = {"dtype": _DTYPES[lying[name].dtype], **spans}
+    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in order:
+            file.writelines(_bytes(lying[name]))
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -37,11 +68,41 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         CollateralError: missing, truncated, foreign or altered.
     """
-    with _opened(path, kind) as (handle, about):
-        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    with _opened(path, kind) as (_, about):
+        tensors = {name: one.read() for name, one in _lying(path).items()}
     if about.pop("sha256", None) != _digest(tensors, about):
         raise _altered(path, kind)
     return tensors, about
+
+
+def stored_tensors(path: Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """Return the same where they lie in the file, checked a part at a time, with the record about them.
+
+    Raises:
+        CollateralError: missing, truncated, foreign or altered.
+    """
+    with _opened(path, kind) as (_, about):
+        tensors = _lying(path)
+    if about.pop("sha256", None) != _digest(tensors, about):
+        raise _altered(path, kind)
+    return tensors, about
+
+
+def _lying(path: Path) -> dict[str, Stored]:
+    """Return where the tensors of a file lie, whose header safetensors has checked."""
+    with Path(path).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    place = opened(path)
+    dtypes = {name: dtype for dtype, name in _DTYPES.items()}
+    unknown = {one["dtype"] for one in header.values()} - set(dtypes)
+    if unknown:
+        raise ValueError(f"elements of {', '.join(sorted(unknown))}")
+    return {
+        name: Stored(place, 8 + size + one["data_offsets"][0], tuple(one["shape"]), dtypes[one["dtype"]])
+        for name, one in sorted(header.items())
+    }
 
 
 def write_parts(parts: Mapping[str, Tensor], path: Path, about: Mapping[str, Any]) -> None:
@@ -107,9 +168,18 @@ def _altered(path: Path, kind: str) -> CollateralError:
     )
 
 
-def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+def _digest(tensors: Mapping[str, Tensor | Stored], about: Mapping[str, Any]) -> str:
     total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        for part in _bytes(tensor):
+            total.update(part)
     return total.hexdigest()
+
+
+def _bytes(tensor: Tensor | Stored) -> Iterator[memoryview]:
+    """Yield the bytes of a tensor in main memory, or of one in a file a part at a time."""
+    if isinstance(tensor, Stored):
+        yield from tensor.blocks()
+    else:
+        yield bytes_of(tensor.contiguous())

@@ -19,12 +19,12 @@ from collateral.increments import Increment, check_chain
 from collateral.modelfolder import DTYPES, stored_tensor, verified_manifest
 from collateral.moments import check_moments
 from collateral.sequences import SCHEMA as SEQUENCE
-from collateral.session import STATE
 from collateral.sharing import check_record, record
+from collateral.states import STATE
 from collateral.tablefile import read_table
 from collateral.tables import result_rows, skipped
 from collateral.tableschemas import TABLES
-from collateral.tensorfile import read_tensors
+from collateral.tensorfile import stored_tensors
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _tensors(kind: str, form: str) -> Callable[[Path], object]:
     """Return what reads a file of tensors of one format."""
 
     def read(path: Path) -> object:
-        found = read_tensors(path, kind)[1].get("format")
+        found = stored_tensors(path, kind)[1].get("format")
         if found != form:
             raise CollateralError(
                 f"{path}: not {kind} (its format is {found!r}, not {form}); delete it and run the workflow again"
@@ -218,7 +218,7 @@ def _chain_faults(root: Path, chain: Path, damaged: set[Path | None]) -> Iterato
         links.append(one)
         state = folder / "state.safetensors"
         if state.is_file() and state not in damaged:
-            found = read_tensors(state, "an editor's state")[1].get("edits")
+            found = stored_tensors(state, "an editor's state")[1].get("edits")
             if found != edits:
                 yield Fault(
                     f"{state}: the state after {found} edits, in the place of that after {edits}; delete it and run "

@@ -15,7 +15,8 @@ from collateral.increments import rebuild
 from collateral.moments import Moment, write_moments
 from collateral.recipes import declaration, is_flagged, load_method, method_names
 from collateral.regularizers import REGULARIZERS, Regularizer
-from collateral.session import Recipe, read_state, run_link, write_state
+from collateral.session import Recipe, run_link
+from collateral.states import read_state, write_state
 from tiny import ALL_FAMILIES, TEMPLATES, tiny_model
 
 SMALL = {  # enough to do something, and quick

@@ -7,6 +7,8 @@ import torch
 from collateral.errors import CollateralError
 from collateral.moments import Moment
 from collateral.roots import gain_of, refit, take_up
+from collateral.states import Carried
+from collateral.stored import Scratch
 
 SIZE, OUT, WEIGHT = 64, 24, 5.0
 
@@ -61,7 +63,7 @@ def wide(tensor):
 def test_after_hundreds_of_batches_nothing_has_drifted(condition, tolerance, batch):
     """Gain and map differ from the exact ones by no more than `torch.linalg.solve`'s of the whole system do."""
     moment, half = system(condition)
-    state, whole = {}, WEIGHT * moment.matrix
+    state, whole = Carried(), WEIGHT * moment.matrix
     sums, crossed = np.longdouble(WEIGHT) * wide(moment.matrix), np.zeros((SIZE, OUT), np.longdouble)
     for i in range(300):
         keys = half @ torch.randn(SIZE, batch, dtype=torch.float64)
@@ -88,7 +90,7 @@ def test_the_same_key_again_and_again():
     moment, half = system(1e2)
     key = 10 * half @ torch.randn(SIZE, 1, dtype=torch.float64)
     alone = torch.linalg.solve(moment.matrix, key)
-    state = {}
+    state = Carried()
     for _ in range(500):
         gain = gain_of(state, 0, key, lambda: moment.inverse_root(1.0, 0.0, "cpu"))
     weight = 500 * float(key.T @ alone)
@@ -118,15 +120,16 @@ def test_where_a_root_lies_in_memory_changes_no_bit():
             assert torch.equal(one, two)
 
 
-def test_what_is_skipped_leaves_the_state_as_it_was():
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_what_is_skipped_leaves_the_state_as_it_was(tmp_path, where):
     """An operation writes into its copy of the state's names; the tensors of the state before stay."""
     moment, half = system(1e2)
     key, value = half[:, :1], torch.ones(OUT, 1, dtype=torch.float64)
-    state = {}
+    state = Carried(scratch=Scratch(tmp_path / "state") if where == "file" else None)
     gain = gain_of(state, 0, key, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
     refit(state, 0, key, value, gain)
     before = {name: one.clone() for name, one in state.items()}
-    later = dict(state)
+    later = Carried(state)
     gain = gain_of(later, 0, key, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
     refit(later, 0, key, value, gain)
     for name, one in before.items():
@@ -136,7 +139,7 @@ def test_what_is_skipped_leaves_the_state_as_it_was():
 
 def test_later_operations_ask_for_no_second_moment():
     moment, half = system(1e2)
-    state = {}
+    state = Carried()
     gain_of(state, 0, half[:, :1], lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
     gain_of(state, 0, half[:, 1:2], lambda: pytest.fail("the second moment was read again"))
 

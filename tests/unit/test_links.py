@@ -9,7 +9,8 @@ from collateral.deltafile import read_increment
 from collateral.editing import UnstableEditError
 from collateral.models import load_model
 from collateral.moments import Moment, write_moments
-from collateral.session import apply_chain, read_state, recipe_sha256
+from collateral.session import apply_chain, recipe_sha256
+from collateral.states import read_state
 from collateral.weights import weigh_checkpoint
 from plainmass import second_moment
 

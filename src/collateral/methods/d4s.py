@@ -12,6 +12,7 @@ from collateral.models import LanguageModel
 from collateral.ranges import checked
 from collateral.roots import gain_of, refit
 from collateral.spread import Layer, edit_layers
+from collateral.states import Carried
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class D4s:
         state: Mapping[str, Tensor],
     ) -> Edit:
         """Return the update of each layer, against W_0, for all edits so far; the model must be at W_0."""
-        kept = dict(state)
+        kept = Carried(state)
         again = self.variant == "remeasured"
 
         def closed_form(at: Layer) -> Tensor:

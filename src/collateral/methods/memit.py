@@ -13,6 +13,7 @@ from collateral.models import LanguageModel
 from collateral.ranges import checked
 from collateral.roots import gain_of
 from collateral.spread import Layer, edit_layers
+from collateral.states import Carried
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Memit:
         state: Mapping[str, Tensor],
     ) -> Edit:
         """Return the update of each layer for all facts at once; the model is left as it was."""
-        kept = dict(state)
+        kept = Carried(state)
 
         def closed_form(at: Layer) -> Factors:
             share = at.residual / at.remaining
