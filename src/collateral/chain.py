@@ -159,9 +159,8 @@ def _edited(
     carried = Carried(scratch=scratch)
     if files.state:
         carried = open_state(files.state, start, recipe_sha256(recipe), scratch)
-    if not editor.replaces:
-        apply_chain(model, files.deltas)
-        give_back()  # the increments
+    apply_chain(model, files.deltas[-1:] if editor.replaces else files.deltas)
+    give_back()  # the increments
     restore(model, {n.removeprefix(RAW): weights for n, weights in carried.items() if n.startswith(RAW)})
     probes: list[dict[str, Any]] = []
 

@@ -3,8 +3,10 @@
 import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 from test_chain import Project
 
+from collateral import session
 from collateral.deltafile import read_increment
 from collateral.editing import UnstableEditError
 from collateral.models import load_model
@@ -176,6 +178,39 @@ def test_a_skipped_edit_leaves_the_earlier_ones_in_place(project, moments):
     apply_chain(one, project.deltas("to-1"))
     for name in (live.down_name(1), live.down_name(2)):
         assert torch.equal(live.matrix(name), one.matrix(name))
+
+
+@pytest.mark.parametrize("name", ["rome", "d4s", "rome-prune", "d4s-prune"])
+def test_a_link_whose_edits_are_all_skipped_stays_where_it_began(project, moments, name, monkeypatch):
+    """Neither the weights of the checkpoint before nor the probes after an edit that is left out fall back to W_0."""
+    own = {**RECIPES, "rome": recipe("rome", {"layer": 1, "v_num_grad_steps": 2})}[name]
+    own = {**own, "unstable": {"action": "skip", "limit": 10.0}}
+    project.link("some", 0, 2, own, moments=moments)
+
+    def refuse(*_):
+        raise UnstableEditError("refused by the test")
+
+    operation = session._operation
+    monkeypatch.setattr(session, "_operation", refuse)
+    project.link("some", 2, 3, own, moments=moments)
+    assert pl.read_parquet(project.folder / "some/0003/edits.parquet")["status"].to_list() == ["skipped"]
+    monkeypatch.setattr(
+        session, "_operation", lambda *given: refuse() if given[2][0][0] == 3 else operation(*given)
+    )
+    project.link("whole", 0, 3, own, moments=moments)
+    base, live, whole = (load_model(project.model) for _ in range(3))
+    apply_chain(live, chain_of(project, "some"))
+    apply_chain(whole, chain_of(project, "whole"))
+    for (parameter, left), (_, right) in zip(
+        live.network.named_parameters(), whole.network.named_parameters(), strict=True
+    ):
+        assert torch.equal(left, right), parameter
+    assert not torch.equal(live.matrix(live.down_name(1)), base.matrix(base.down_name(1)))
+    probes = pl.read_parquet(project.folder / "some/0003/after-edit.parquet")
+    expected = pl.read_parquet(project.folder / "whole/0003/after-edit.parquet").filter(
+        pl.col("position") == 3
+    )
+    assert_frame_equal(probes, expected)
 
 
 def test_batches_are_one_operation_each(project, moments):

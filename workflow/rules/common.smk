@@ -254,6 +254,13 @@ def deltas_before(wildcards):
     )
 
 
+def deltas_begun_from(wildcards):
+    """The deltas that make the checkpoint that this one's edits begin at."""
+    if not STUDY.replaces(wildcards.editor):
+        return deltas_before(wildcards)
+    return at(cell(wildcards), earlier(wildcards)[-1:], "delta.parquet")
+
+
 def deltas_upto(wildcards):
     """The deltas that make this checkpoint, its own included."""
     return [*deltas_before(wildcards), *at(cell(wildcards), [number(wildcards)], "delta.parquet")]

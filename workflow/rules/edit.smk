@@ -1,4 +1,4 @@
-# The chain of checkpoints: each job reads all earlier increments and writes its own.
+# The chain of checkpoints: each job reads the increments that make the one before it, and writes its own.
 
 
 rule edit:
@@ -11,7 +11,7 @@ rule edit:
         moments=settled(moments_file, "model", "editor"),
         hypernetwork=settled(hypernetwork_file, *Cell._fields),
         reference=lambda w: references(w, previous(w)),
-        deltas=deltas_before,
+        deltas=deltas_begun_from,
         state=lambda w: at(cell(w), earlier(w)[-1:], "state.safetensors"),
         like=likeness if PLACEBOS else [],
     output:
