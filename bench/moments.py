@@ -19,9 +19,10 @@ from torch import Tensor
 
 from collateral.hooks import heard
 from collateral.models import LanguageModel
-from collateral.moments import add_upper, measure_moments, windows
+from collateral.moments import measure_moments, windows
 from collateral.provenance import machine
 from collateral.texts import documents
+from collateral.triangles import add_upper
 
 ROUNDS, WINDOW, BATCH = 3, 256, 4
 TOKENS = 2 * WINDOW * BATCH  # enough for C not to be singular, and few: the time of each is the same

@@ -7,7 +7,6 @@ from collateral.errors import CollateralError
 from collateral.hooks import capture
 from collateral.moments import (
     Moment,
-    Triangle,
     check_moments,
     layers_in,
     measure_moments,
@@ -15,6 +14,7 @@ from collateral.moments import (
     write_moments,
 )
 from collateral.texts import documents
+from collateral.triangles import Triangle
 
 TEXTS = ["The capital of Avalon is Camelot, and Merlin lives near the river. " * 4, "The sea is blue. " * 30]
 
