@@ -149,7 +149,7 @@ class Project:
 
     def why(self, *targets: str) -> str:
         """What `make why` says."""
-        command = [sys.executable, "workflow/why.py", "--configfile", "study.yaml", "--", *targets]
+        command = [warmjobs.client(), "workflow/why.py", "--configfile", "study.yaml", "--", *targets]
         environment = {**os.environ, "PYTHONPATH": str(self.folder / "src")}
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
