@@ -1,9 +1,35 @@
 """Shared fixtures; beartype checks every jaxtyping shape in the package."""
 
+import gc
+import importlib
 import os
+
+AHEAD = (
+    "typechecker",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.gpt2.modeling_gpt2",
+    "lm_eval.evaluator",
+    "lm_eval.tasks",
+    "datasets",
+    "polars",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "statsmodels.api",
+    "numba",
+    "altair",
+    "vl_convert",
+    "httpx2",
+    "jsonschema",
+    "snakemake.cli",
+)
+gc.disable()  # until all tests are collected: imports make no garbage
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Before the hook: what a module under it is the first to import is compiled from its source, in each process anew.
+for name in AHEAD:
+    importlib.import_module(name)
 
 from jaxtyping import install_import_hook
 
@@ -34,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("kills"))
         elif item.get_closest_marker("embedded") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_finish() -> None:
+    """Let no later search for garbage go through what was imported and collected."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(params=FAMILIES)

@@ -3,10 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 
 import pytest
 
+import warmjobs
 from smallstudy import make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -15,7 +15,7 @@ EVERYTHING = ["noop", "rome", "rome-mom2", "placebo", "grace", "mend", "mend-rec
 
 def plan(project, *args):
     """What `make plan` prints for the small study."""
-    command = [sys.executable, "workflow/plan.py", "--configfile", "study.yaml", *args]
+    command = [warmjobs.client(), "workflow/plan.py", "--configfile", "study.yaml", *args]
     environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False

@@ -3,12 +3,12 @@
 import os
 import re
 import subprocess
-import sys
 from html import unescape
 
 import polars as pl
 import pytest
 
+import warmjobs
 from collateral.jobs import outputs, study_jobs
 from collateral.studyconfig import read_study, task_folders
 from collateral.tablefile import write_table
@@ -20,7 +20,7 @@ PAGE = "results/partial/report/index.html"
 
 
 def report_now(project):
-    command = [sys.executable, "workflow/report_now.py", "--configfile", "study.yaml"]
+    command = [warmjobs.client(), "workflow/report_now.py", "--configfile", "study.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False

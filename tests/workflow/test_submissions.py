@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+import warmjobs
 from smallstudy import ROOT, make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -58,8 +58,9 @@ def profile_groups() -> dict[str, int]:
 
 
 def submissions(folder: Path, groups: dict[str, int]) -> dict[str, int]:
+    (folder / "count.py").write_text(COUNT)
     done = subprocess.run(
-        [sys.executable, "-c", COUNT, json.dumps(groups)],
+        [warmjobs.client(), "count.py", json.dumps(groups)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder / "src")},
         capture_output=True,
