@@ -79,7 +79,7 @@ def llama() -> LanguageModel:
     return tiny_model("llama")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fact() -> Fact:
     return Fact(
         fact_id="capital-avalon",
@@ -97,8 +97,13 @@ def fact() -> Fact:
 
 
 @pytest.fixture
-def facts(fact) -> list[Fact]:
+def facts(six_facts) -> list[Fact]:
     """Six small facts about different subjects."""
+    return list(six_facts)
+
+
+@pytest.fixture(scope="session")
+def six_facts(fact) -> tuple[Fact, ...]:
     made = [fact]
     for number, (subject, place) in enumerate(
         [
@@ -121,7 +126,7 @@ def facts(fact) -> list[Fact]:
                 neighborhood=(Probe("The home of Vivian is the", "lake"),),
             )
         )
-    return made
+    return tuple(made)
 
 
 @pytest.fixture

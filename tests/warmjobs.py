@@ -144,6 +144,7 @@ def work(about: dict, files: list[int]) -> None:
         os.environ.clear()
         os.environ.update(about["env"])
         sys.executable = about["client"]
+        sys.dont_write_bytecode = about["env"].get("PYTHONDONTWRITEBYTECODE", "") != ""
         atexit._clear()  # what is of the server
         began(about["words"], about["env"])
         paths = [path for path in about["env"].get("PYTHONPATH", "").split(os.pathsep) if path]

@@ -1,6 +1,5 @@
 """`make plan` beside Snakemake's own dry run: the same jobs, and a plan even where Snakemake stops."""
 
-import os
 import re
 import subprocess
 
@@ -16,9 +15,8 @@ EVERYTHING = ["noop", "rome", "rome-mom2", "placebo", "grace", "mend", "mend-rec
 def plan(project, *args):
     """What `make plan` prints for the small study."""
     command = [warmjobs.client(), "workflow/plan.py", "--configfile", "study.yaml", *args]
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False
+        command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

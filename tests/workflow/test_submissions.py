@@ -1,7 +1,6 @@
 """How many submissions a study is on a cluster, by Snakemake's own reckoning and with the profile's own numbers."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import yaml
 
 import warmjobs
-from smallstudy import ROOT, make_project
+from smallstudy import ROOT, Project, make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -62,7 +61,7 @@ def submissions(folder: Path, groups: dict[str, int]) -> dict[str, int]:
     done = subprocess.run(
         [warmjobs.client(), "count.py", json.dumps(groups)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "src")},
+        env=Project(folder).environment,
         capture_output=True,
         text=True,
         check=False,
