@@ -50,7 +50,7 @@ from tiny import FAMILIES, TEMPLATES, tiny_model
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker what shares an expensive fixture: the embedded model of a file, the small study, Slurm."""
+    """Keep on one worker what shares a fixture: one of a file, the embedded model, the small study, Slurm."""
     for item in items:
         if item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.xdist_group("slurm"))
@@ -58,8 +58,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("workflow"))
         elif "stages" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("kills"))
-        elif item.get_closest_marker("embedded") and not item.get_closest_marker("xdist_group"):
+        elif not item.get_closest_marker("xdist_group") and shares(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def shares(item: pytest.Item) -> bool:
+    """Return whether a test shares a fixture with others of its file, or the embedded model."""
+    given = getattr(item, "_fixtureinfo", None)
+    used = given.name2fixturedefs.values() if given else ()
+    own = any(one.scope == "module" for defined in used for one in defined)
+    return own or item.get_closest_marker("embedded") is not None
 
 
 def pytest_collection_finish() -> None:
