@@ -29,7 +29,7 @@ RECORDS = [
     }
     for name, answer in (("One", "Tom"), ("Two", "Ann"), ("Three", "Eve"))
 ]
-# made after everything that is measured: to it is a run without the report, whose drawing takes most of a run
+# made last but the report, whose drawing is half of a run. As a target it asks for no deleted file that it has used
 INFERRED = "results/tables/comparisons.parquet"
 PARTS = ("Snakefile", "workflow", "src", "config", "envs", "profiles", "resources/embedded")
 

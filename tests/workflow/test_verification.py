@@ -20,7 +20,6 @@ from collateral.sharing import write_record
 from collateral.tablefile import read_arrow, write_sealed, write_table
 from collateral.tensorfile import write_tensors
 from collateral.verification import verify
-from smallstudy import INFERRED
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -195,6 +194,6 @@ def test_make_verify_names_what_to_delete_and_the_workflow_makes_it_again(copy, 
     assert not weights.exists()
     for name in named:
         (copy.folder / name).unlink()
-    done = copy.snakemake("--", INFERRED)
+    done = copy.snakemake()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert copy.results() == finished.results()
