@@ -1,9 +1,35 @@
 """Shared fixtures; beartype checks every jaxtyping shape in the package."""
 
+import gc
+import importlib
 import os
+
+AHEAD = (
+    "typechecker",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.gpt2.modeling_gpt2",
+    "lm_eval.evaluator",
+    "lm_eval.tasks",
+    "datasets",
+    "polars",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "statsmodels.api",
+    "numba",
+    "altair",
+    "vl_convert",
+    "httpx2",
+    "jsonschema",
+    "snakemake.cli",
+)
+gc.disable()  # until all tests are collected: imports make no garbage
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Before the hook: what a module under it is the first to import is compiled from its source, in each process anew.
+for name in AHEAD:
+    importlib.import_module(name)
 
 from jaxtyping import install_import_hook
 
@@ -24,7 +50,7 @@ from tiny import FAMILIES, TEMPLATES, tiny_model
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker what shares an expensive fixture: the embedded model of a file, the small study, Slurm."""
+    """Keep on one worker what shares a fixture: one of a file, the embedded model, the small study, Slurm."""
     for item in items:
         if item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.xdist_group("slurm"))
@@ -32,8 +58,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("workflow"))
         elif "stages" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("kills"))
-        elif item.get_closest_marker("embedded") and not item.get_closest_marker("xdist_group"):
+        elif not item.get_closest_marker("xdist_group") and shares(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def shares(item: pytest.Item) -> bool:
+    """Return whether a test shares a fixture with others of its file, or the embedded model."""
+    given = getattr(item, "_fixtureinfo", None)
+    used = given.name2fixturedefs.values() if given else ()
+    own = any(one.scope == "module" for defined in used for one in defined)
+    return own or item.get_closest_marker("embedded") is not None
+
+
+def pytest_collection_finish() -> None:
+    """Let no later search for garbage go through what was imported and collected."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(params=FAMILIES)
@@ -47,7 +87,7 @@ def llama() -> LanguageModel:
     return tiny_model("llama")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fact() -> Fact:
     return Fact(
         fact_id="capital-avalon",
@@ -65,8 +105,13 @@ def fact() -> Fact:
 
 
 @pytest.fixture
-def facts(fact) -> list[Fact]:
+def facts(six_facts) -> list[Fact]:
     """Six small facts about different subjects."""
+    return list(six_facts)
+
+
+@pytest.fixture(scope="session")
+def six_facts(fact) -> tuple[Fact, ...]:
     made = [fact]
     for number, (subject, place) in enumerate(
         [
@@ -89,7 +134,7 @@ def facts(fact) -> list[Fact]:
                 neighborhood=(Probe("The home of Vivian is the", "lake"),),
             )
         )
-    return made
+    return tuple(made)
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ RECORDS = [
     }
     for name, answer in (("One", "Tom"), ("Two", "Ann"), ("Three", "Eve"))
 ]
+# made last but the report, whose drawing is half of a run. As a target it asks for no deleted file that it has used
+INFERRED = "results/tables/comparisons.parquet"
 PARTS = ("Snakefile", "workflow", "src", "config", "envs", "profiles", "resources/embedded")
 
 
@@ -118,6 +120,12 @@ class Project:
         self.folder = folder
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Of its programs: they import the project's own package, whose byte code they keep in its folder."""
+        own = {"PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        return {**os.environ, **own}
+
+    @property
     def config(self) -> dict:
         return yaml.safe_load((self.folder / "study.yaml").read_text())
 
@@ -126,7 +134,7 @@ class Project:
 
     def snakemake(self, *args: str, cores: int = 2, **environ: str) -> subprocess.CompletedProcess:
         command = [*warmjobs.snakemake(), "--cores", str(cores), "--configfile", "study.yaml", *args]
-        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1", **environ}
+        environment = {**self.environment, **environ}
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
@@ -134,8 +142,7 @@ class Project:
     def started(self, *targets: str, **options: Any) -> subprocess.Popen:
         """A run with cold jobs, one after another, that goes on by itself; `options` are those of `Popen`."""
         command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "study.yaml"]
-        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1"}
-        return subprocess.Popen([*command, "--", *targets], cwd=self.folder, env=environment, **options)
+        return subprocess.Popen([*command, "--", *targets], cwd=self.folder, env=self.environment, **options)
 
     def planned(self, *args: str) -> set[str]:
         """What a dry run would do: the message of each job."""
@@ -149,10 +156,9 @@ class Project:
 
     def why(self, *targets: str) -> str:
         """What `make why` says."""
-        command = [sys.executable, "workflow/why.py", "--configfile", "study.yaml", "--", *targets]
-        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src")}
+        command = [warmjobs.client(), "workflow/why.py", "--configfile", "study.yaml", "--", *targets]
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

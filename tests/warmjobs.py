@@ -1,13 +1,16 @@
-"""Jobs of a workflow in forks of a process that has the libraries loaded: their import takes most of a small job.
+"""Snakemake, its jobs and the workflow's programs in forks of a process that has the libraries loaded.
 
-Only third-party libraries are loaded ahead; a job imports the package itself, from its own project's folder. As a
-program this file is Snakemake (`run`), whose jobs' Python is the client below, or the server of the forks (`serve`).
+Their import takes most of a dry run and of a small job. Only third-party libraries are loaded ahead; each fork
+imports the package itself, from its own project's folder. The client below is called in Python's place; as a program
+this file is the server of the forks.
 """
 
 import array
 import atexit
 import contextlib
 import functools
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -23,13 +26,23 @@ from pathlib import Path
 
 RECORDED = "WARM_RECORDED"  # a folder that jobs' scripts are copied to, each with what Snakemake tells it
 PROCESS = "WARM_PROCESS"  # a file that a job writes its process's number into
+# none that starts threads of its own, as polars does: they do not live on in a fork
+LOADED = (
+    "transformers.models.llama.modeling_llama",
+    "lm_eval.evaluator",
+    "scipy.stats",
+    "statsmodels.api",
+    "altair",
+    "snakemake.cli",
+)
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
-if len(sys.argv) != 2 or "/.snakemake/scripts/" not in sys.argv[1]:
+if sys.argv[1:3] != ["-m", "snakemake"] and not "".join(sys.argv[1:2]).endswith(".py"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as link:
     link.connect({address!r})
-    about = json.dumps({{"script": sys.argv[1], "cwd": os.getcwd(), "env": dict(os.environ)}}).encode()
+    about = {{"client": sys.argv[0], "words": sys.argv[1:], "cwd": os.getcwd(), "env": dict(os.environ)}}
+    about = json.dumps(about).encode()
     files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
     link.sendmsg([len(about).to_bytes(8, "big")], files)
     link.sendall(about)
@@ -39,20 +52,23 @@ sys.exit(status[0] if status else 137)
 
 
 def snakemake() -> list[str]:
-    """Return the command that is Snakemake with warm jobs."""
-    return [sys.executable, __file__, "run", str(client())]
+    """Return the command that is Snakemake, warm as its jobs are."""
+    return [str(client()), "-m", "snakemake"]
 
 
 @functools.cache
 def client() -> Path:
-    """Return the program that runs a job's script; its server lives as long as this process."""
+    """Return a warm Python for Snakemake and for scripts, and a usual one for all else.
+
+    Its server lives as long as this process.
+    """
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     address, program = str(folder / "socket"), folder / "python"
     program.write_text(CLIENT.format(python=sys.executable, address=address))
     program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     server = subprocess.Popen(
-        [sys.executable, __file__, "serve", address],
+        [sys.executable, __file__, address],
         stdin=subprocess.PIPE,  # it ends when this process does
         stdout=subprocess.PIPE,
         env={**environment, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
@@ -64,8 +80,11 @@ def client() -> Path:
 
 
 def serve(address: str) -> None:
-    import transformers.models.llama.modeling_llama  # noqa: F401 (these are what jobs wait for)
-
+    gc.disable()  # imports make no garbage
+    for name in LOADED:
+        importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)
@@ -124,36 +143,46 @@ def work(about: dict, files: list[int]) -> None:
         os.chdir(about["cwd"])
         os.environ.clear()
         os.environ.update(about["env"])
-        sys.argv = [about["script"]]
-        if RECORDED in about["env"]:
-            shutil.copy(about["script"], about["env"][RECORDED])
-        if PROCESS in about["env"]:
-            Path(about["env"][PROCESS]).write_text(str(os.getpid()))
+        sys.executable = about["client"]
+        sys.dont_write_bytecode = about["env"].get("PYTHONDONTWRITEBYTECODE", "") != ""
+        atexit._clear()  # what is of the server
+        began(about["words"], about["env"])
         paths = [path for path in about["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
-        sys.path[:] = [str(Path(about["script"]).parent), *paths, *sys.path[1:]]
-        runpy.run_path(about["script"], run_name="__main__")
+        if about["words"][0] == "-m":
+            sys.argv = about["words"][1:]
+            sys.path[:] = [about["cwd"], *paths, *sys.path[1:]]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = about["words"]
+            sys.path[:] = [str(Path(sys.argv[0]).resolve().parent), *paths, *sys.path[1:]]
+            runpy.run_path(sys.argv[0], run_name="__main__")
         status = 0
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        status = ended(end)
     except BaseException:
         traceback.print_exc()
     finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
 
 
-def run(client: str, arguments: list[str]) -> None:
-    from snakemake.cli import main
+def began(words: list[str], environment: dict[str, str]) -> None:
+    """Record a job that begins, where it was asked for."""
+    if "/.snakemake/scripts/" in words[0] and RECORDED in environment:
+        shutil.copy(words[0], environment[RECORDED])
+    if "/.snakemake/scripts/" in words[0] and PROCESS in environment:
+        Path(environment[PROCESS]).write_text(str(os.getpid()))
 
-    sys.executable = client
-    sys.argv = ["snakemake", *arguments]
-    main()
+
+def ended(end: SystemExit) -> int:
+    """Say what a program says that ends itself, and return its exit status."""
+    if isinstance(end.code, str):
+        sys.stderr.write(f"{end.code}\n")
+    return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(sys.argv[2])
-    else:
-        sys.path.pop(0)  # of this file, not of the study
-        run(sys.argv[2], sys.argv[3:])
+    serve(sys.argv[1])

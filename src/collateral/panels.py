@@ -210,42 +210,43 @@ def figure(
     width of a panel from the chart's `usermeta`. `seeds`: the rows are per seed.
     """
     words: dict[str, Any] = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11}
-    whole: alt.ConcatChart = (
-        alt.concat(*charts, columns=columns, spacing=26)
-        .properties(
-            background="white",
-            usermeta={"panel": max(chart.width for chart in charts) + axes},
-            title=alt.TitleParams(
-                key, anchor="start", fontSize=12, fontWeight="normal", offset=14, limit=900
+    # At once: each of Altair's own `configure_…` copies the whole chart.
+    whole = alt.ConcatChart(
+        concat=list(charts),
+        columns=columns,
+        spacing=26,
+        background="white",
+        usermeta={"panel": max(chart.width for chart in charts) + axes},
+        title=alt.TitleParams(key, anchor="start", fontSize=12, fontWeight="normal", offset=14, limit=900),
+        resolve=alt.Resolve(scale=alt.ScaleResolveMap(y="independent", x="independent")),
+        config=alt.Config(
+            font=FONT,
+            view=alt.ViewConfig(stroke=None),
+            axis=alt.AxisConfig(
+                **words,
+                titleFontWeight="normal",
+                domainColor=INK,
+                domainOpacity=0.4,
+                tickColor=INK,
+                tickOpacity=0.4,
+                gridColor=INK,
+                gridOpacity=0.1,
             ),
-        )
-        .configure(font=FONT)
-        .configure_view(stroke=None)
-        .configure_axis(
-            **words,
-            titleFontWeight="normal",
-            domainColor=INK,
-            domainOpacity=0.4,
-            tickColor=INK,
-            tickOpacity=0.4,
-            gridColor=INK,
-            gridOpacity=0.1,
-        )
-        .configure_legend(
-            **words, titleFontWeight="normal", orient="top", symbolStrokeWidth=0, labelLimit=220
-        )
-        .configure_title(
-            color=INK,
-            subtitleColor=INK,
-            fontSize=13,
-            fontWeight=600,
-            subtitleFontSize=11,
-            anchor="start",
-            frame="group",
-            limit=PANEL_WIDTH + 40,
-            subtitlePadding=3,
-        )
-        .resolve_scale(y="independent", x="independent")
+            legend=alt.LegendConfig(
+                **words, titleFontWeight="normal", orient="top", symbolStrokeWidth=0, labelLimit=220
+            ),
+            title=alt.TitleConfig(
+                color=INK,
+                subtitleColor=INK,
+                fontSize=13,
+                fontWeight=600,
+                subtitleFontSize=11,
+                anchor="start",
+                frame="group",
+                limit=PANEL_WIDTH + 40,
+                subtitlePadding=3,
+            ),
+        ),
     )
     # Altair may rename views when it puts charts together: ask the whole, not its parts.
     layers = [layer for part in whole.concat for layer in getattr(part, "layer", ())]

@@ -1,5 +1,7 @@
 """Each editor on the embedded model, in the ranges that its paper predicts; `make bench-editing` has the numbers."""
 
+from collections.abc import Iterator
+
 import pytest
 from behaviour import (
     embedded_model,
@@ -11,6 +13,7 @@ from behaviour import (
     single_edits,
 )
 
+from collateral import spread, targets
 from collateral.recipes import declaration, is_flagged, load_method, method_names
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow]
@@ -26,11 +29,29 @@ RELIABLE = ("alphaedit", "d4s", "emmet", "ft", "grace", "memit", "pmet", "r_rome
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The model, what is prepared for all methods, from fewer tokens than in a study."""
+    """The model, what is prepared for all methods, from fewer tokens and contexts than in a study."""
     model = embedded_model()
     folder = tmp_path_factory.mktemp("moments")
     layers = layers_of([(name, settings_of(name)) for name in METHODS])
-    return model, prepare(model, folder, layers, tokens=4000)
+    return model, prepare(model, folder, layers, lengths=[[5, 1], [10, 1]], tokens=4000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_search() -> Iterator[None]:
+    """Methods that search the same value of a fact, as MEMIT, AlphaEdit and D4S do, share what is found."""
+    search, found = targets.optimize_targets, {}
+
+    def once(model, facts, templates, layer, objective, first_layer=None):
+        asked = (tuple(fact.fact_id for fact in facts), tuple(templates), layer, objective, first_layer)
+        if asked not in found:
+            found[asked] = search(model, facts, templates, layer, objective, first_layer)
+        values, stems = found[asked]
+        return list(values), list(stems)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (targets, spread):
+            patch.setattr(module, "optimize_targets", once)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def test_conversion_gives_a_plain_float32_model_that_knows_things(folder, model)
 def test_rome_edits_take(model, known):
     """At least 10 facts: P(new) > P(true) for 90 %, and most complete greedily with the new answer."""
     rome = Rome(**MODEL["methods"]["rome"])
-    templates = sample_templates(model, CONFIG["contexts"]["lengths"], 0)
+    templates = sample_templates(model, [[5, 1], [10, 1]], 0)
     name = model.down_name(rome.layer)
     clean = model.matrix(name).clone()
     rows = []

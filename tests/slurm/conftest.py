@@ -39,6 +39,7 @@ class ClusterProject(Project):
         environment = {
             **self.cluster.environment,
             "PYTHONPATH": str(self.folder / "src"),
+            "PYTHONDONTWRITEBYTECODE": "",
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
         }

@@ -24,12 +24,14 @@ GRACE = {
     "batch_size": 1,
     "unstable": UNSTABLE,
 }
+pytestmark = pytest.mark.xdist_group("checkpoints")
 WEIGHTS = {"thresholds": [0.077], "quantiles": [0.5], "heatmap_blocks": 4}
 
 
-@pytest.fixture
-def project(tmp_path, facts):
-    made = Project(tmp_path, facts)
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, six_facts):
+    """Tests leave the chain as it is."""
+    made = Project(tmp_path_factory.mktemp("codebook"), list(six_facts))
     made.link("grace", 0, 1, GRACE)
     made.link("grace", 1, 3, GRACE)
     return made

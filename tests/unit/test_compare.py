@@ -1,13 +1,13 @@
 """Two results folders side by side: equal ones do not differ, a planted difference is found, all else is named."""
 
 import subprocess
-import sys
 from html import unescape
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+import warmjobs
 from collateral.files import write_json
 from collateral.gathering import write_tables
 from collateral.tableschemas import TABLES
@@ -49,7 +49,7 @@ def study(edited=RIGHT, task="facts"):
 def compare(tmp_path, a, b):
     """The exit status, what is printed, and the page."""
     out = tmp_path / "out"
-    command = [sys.executable, str(ROOT / "workflow/compare.py"), str(a), str(b), "--out", str(out)]
+    command = [warmjobs.client(), str(ROOT / "workflow/compare.py"), str(a), str(b), "--out", str(out)]
     environment = {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     page = out / "index.html"

@@ -3,13 +3,13 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from snakemake.utils import update_config
 
+import warmjobs
 from smallstudy import ROOT, smoke_config
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -19,7 +19,7 @@ JOBS = {"sample_sequence": 1, "report": 1, "all": 1}
 
 
 def snakemake(folder: Path, *args):
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *map(str, args)]
+    command = [*warmjobs.snakemake(), "--cores", "1", *map(str, args)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

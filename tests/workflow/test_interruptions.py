@@ -27,17 +27,17 @@ def begin(project, targets) -> subprocess.Popen:
     return process
 
 
-def without_weights(project) -> list[str]:
-    """Take the weight statistics away, and return their names."""
+def without_weights(project, most: int = 6) -> list[str]:
+    """Take so many of the weight statistics away, and return their names."""
     targets = weights(project)
     assert len(targets) == 6
-    for name in targets:
+    for name in targets[:most]:
         (project.folder / name).unlink()
-    return targets
+    return targets[:most]
 
 
 def test_a_second_run_in_the_folder_says_who_is_at_work_and_stops(copy, finished):
-    targets = without_weights(copy)
+    targets = without_weights(copy, 3)
     first = begin(copy, targets)
     try:
         second = copy.snakemake("--", *targets)

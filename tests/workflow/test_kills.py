@@ -7,7 +7,6 @@ Snakemake itself are interrupted in test_interruptions.py and on Slurm.
 import ast
 import hashlib
 import json
-import os
 import pickle
 import random
 import re
@@ -62,7 +61,7 @@ class Stage:
         told = re.search(r"pickle\.loads\((b(['\"]).*?(?<!\\)\2)\)", script.read_text(), flags=re.DOTALL)
         job = pickle.loads(ast.literal_eval(told[1]))
         self.rule, self.outputs = job.rule, [folder / path for path in job.output]
-        self.environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "HF_HUB_OFFLINE": "1"}
+        self.environment = Project(folder).environment
 
     def files(self) -> dict[Path, bytes]:
         """Everything that the job's outputs are, folders with all that is in them."""

@@ -1,12 +1,11 @@
 """`make plan` beside Snakemake's own dry run: the same jobs, and a plan even where Snakemake stops."""
 
-import os
 import re
 import subprocess
-import sys
 
 import pytest
 
+import warmjobs
 from smallstudy import make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -15,10 +14,9 @@ EVERYTHING = ["noop", "rome", "rome-mom2", "placebo", "grace", "mend", "mend-rec
 
 def plan(project, *args):
     """What `make plan` prints for the small study."""
-    command = [sys.executable, "workflow/plan.py", "--configfile", "study.yaml", *args]
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
+    command = [warmjobs.client(), "workflow/plan.py", "--configfile", "study.yaml", *args]
     done = subprocess.run(
-        command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False
+        command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -6,7 +6,7 @@ import json
 import polars as pl
 import pytest
 
-from smallstudy import RECORDS, make_project
+from smallstudy import INFERRED, RECORDS, make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -24,7 +24,7 @@ def test_single_edits_start_from_the_unedited_model(copy):
     new = {f"Edit tiny with rome-alone, one at a time, up to fact {n:04d}" for n in (2, 3)}
     assert {job for job in planned if job.startswith("Edit ")} == new
     assert not [job for job in planned if job.startswith(("Evaluate", "Weigh"))]
-    done = copy.snakemake()
+    done = copy.snakemake("--", INFERRED)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     tables = {path.stem: pl.read_parquet(path) for path in (copy.folder / "results/tables").glob("*.parquet")}
     probes = tables["efficacy"].filter(when="after_edit").drop("editor", "edits")

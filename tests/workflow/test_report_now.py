@@ -2,17 +2,19 @@
 
 import os
 import re
+import shutil
 import subprocess
-import sys
 from html import unescape
 
 import polars as pl
 import pytest
 
+import warmjobs
 from collateral.jobs import outputs, study_jobs
 from collateral.studyconfig import read_study, task_folders
 from collateral.tablefile import write_table
 from collateral.tableschemas import MEASURED
+from smallstudy import Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 CHAIN = "results/edited/tiny/embedded/seed-0"
@@ -20,10 +22,9 @@ PAGE = "results/partial/report/index.html"
 
 
 def report_now(project):
-    command = [sys.executable, "workflow/report_now.py", "--configfile", "study.yaml"]
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
+    command = [warmjobs.client(), "workflow/report_now.py", "--configfile", "study.yaml"]
     done = subprocess.run(
-        command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False
+        command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -103,29 +104,36 @@ def test_a_study_with_gaps_has_a_report_that_names_them(copy):
     assert {name: own for name, own in copy.results().items() if not name.startswith("partial")} == before
 
 
-def test_a_truncated_result_is_named_and_left_out(copy):
-    whole = copy.folder / CHAIN / "rome/edits-0003/efficacy.parquet"
+@pytest.fixture(scope="module")
+def damaged(finished, tmp_path_factory) -> Project:
+    """A report of a study with two truncated results, and items of an older version of a task."""
+    project = Project(tmp_path_factory.mktemp("damaged") / "study")
+    shutil.copytree(finished.folder, project.folder, symlinks=True)
+    whole = project.folder / CHAIN / "rome/edits-0003/efficacy.parquet"
     whole.write_bytes(whole.read_bytes()[:-40])
-    scores = copy.folder / CHAIN / "noop/edits-0001/abilities/two.json"
+    scores = project.folder / CHAIN / "noop/edits-0001/abilities/two.json"
     scores.write_text(scores.read_text()[:200])
-    report_now(copy)
-    said = missing_section((copy.folder / PAGE).read_text())
+    old = project.folder / CHAIN / "rome/edits-0001/abilities/two.items.parquet"
+    table = pl.read_parquet(old)
+    write_table(table.with_columns(task_hash=pl.lit("of-old")), old)
+    os.utime(old, (1, 1))
+    report_now(project)
+    return project
+
+
+def test_a_truncated_result_is_named_and_left_out(damaged):
+    said = missing_section((damaged.folder / PAGE).read_text())
     assert f"{CHAIN}/rome/edits-0003/efficacy.parquet: not readable" in said
     assert f"{CHAIN}/noop/edits-0001/abilities/two.json: not readable as an lm-eval result" in said
-    probes = pl.read_parquet(copy.folder / "results/partial/tables/efficacy.parquet")
+    probes = pl.read_parquet(damaged.folder / "results/partial/tables/efficacy.parquet")
     assert not probes.filter(editor="rome", when="now", edits=3).height
     assert probes.filter(editor="rome", when="now", edits=1).height
 
 
-def test_items_of_an_older_version_of_a_task_are_left_out(copy):
-    old = copy.folder / CHAIN / "rome/edits-0001/abilities/two.items.parquet"
-    table = pl.read_parquet(old)
-    write_table(table.with_columns(task_hash=pl.lit("of-old")), old)
-    os.utime(old, (1, 1))
-    report_now(copy)
-    said = missing_section((copy.folder / PAGE).read_text())
+def test_items_of_an_older_version_of_a_task_are_left_out(damaged):
+    said = missing_section((damaged.folder / PAGE).read_text())
     assert "two.items.parquet: scored on another version of the task" in said
-    items = pl.read_parquet(copy.folder / "results/partial/tables/ability-items.parquet")
+    items = pl.read_parquet(damaged.folder / "results/partial/tables/ability-items.parquet")
     assert "of-old" not in items["task_hash"]
 
 

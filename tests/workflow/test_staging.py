@@ -60,11 +60,10 @@ def text(tmp_path):
 
 
 def run(project, *command, before=()):
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [*before, sys.executable, *command],
         cwd=project.folder,
-        env=environment,
+        env=project.environment,
         capture_output=True,
         text=True,
         check=False,

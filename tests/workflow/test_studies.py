@@ -3,10 +3,11 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import warmjobs
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -55,16 +56,7 @@ def folder(tmp_path_factory):
 
 def planned(folder, study):
     """Rule → number of jobs of a dry run."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--dry-run",
-        "--quiet",
-        "rules",
-    ]
+    command = [*warmjobs.snakemake(), "--snakefile", str(ROOT / "Snakefile"), "--dry-run", "--quiet", "rules"]
     command += ["--configfile", f"config/studies/{study}.yaml"] if study else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

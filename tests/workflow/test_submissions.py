@@ -1,15 +1,14 @@
 """How many submissions a study is on a cluster, by Snakemake's own reckoning and with the profile's own numbers."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from smallstudy import ROOT, make_project
+import warmjobs
+from smallstudy import ROOT, Project, make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -58,10 +57,11 @@ def profile_groups() -> dict[str, int]:
 
 
 def submissions(folder: Path, groups: dict[str, int]) -> dict[str, int]:
+    (folder / "count.py").write_text(COUNT)
     done = subprocess.run(
-        [sys.executable, "-c", COUNT, json.dumps(groups)],
+        [warmjobs.client(), "count.py", json.dumps(groups)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "src")},
+        env=Project(folder).environment,
         capture_output=True,
         text=True,
         check=False,
