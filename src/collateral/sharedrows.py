@@ -4,7 +4,6 @@ The options of a question share its context, two of them often more than that, a
 they share is computed once.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
-SHARED = (
-    256  # tokens that a row of several texts may have, or twice its longest text if they share its beginning
-)
+SHARED = 256  # tokens that a row of several texts may have, or twice its longest text
 
 
 @dataclass(frozen=True)
@@ -84,25 +81,10 @@ def rows_of(requests: Sequence[Request], most: int) -> list[Row]:
             rows.append([])
             size = longest = len(text.ids)
         rows[-1].append(text)
-    return _filled([Row(tuple(own)) for own in rows], most)
-
-
-def _filled(rows: Sequence[Row], most: int) -> list[Row]:
-    """Return fewer rows, longest first: a short one is filled up with the longest of the others that fit.
-
-    Rows of a batch are as wide as its longest: padding would be computed for nothing.
-    """
-    waiting = sorted(rows, key=lambda row: (row.tokens(), row.texts[0].ids, row.texts[0].continuation))
-    sizes = [row.tokens() for row in waiting]
-    full = min(most, max(SHARED, sizes[-1])) if sizes else 0
-    filled: list[Row] = []
-    while waiting:
-        texts, room = list(waiting.pop().texts), full - sizes.pop()
-        while fitting := bisect_right(sizes, room):
-            texts += waiting.pop(fitting - 1).texts
-            room -= sizes.pop(fitting - 1)
-        filled.append(Row(tuple(texts)))
-    return sorted(filled, key=lambda row: (-row.tokens(), row.texts[0].ids, row.texts[0].continuation))
+    return sorted(
+        (Row(tuple(own)) for own in rows),
+        key=lambda row: (-row.tokens(), row.texts[0].ids, row.texts[0].continuation),
+    )
 
 
 @dataclass(frozen=True)

@@ -90,11 +90,11 @@ def test_what_two_options_begin_with_is_in_the_row_once():
 
 def test_questions_with_the_same_examples_share_a_row():
     examples = list(range(10, 50))
-    asked = [(None, [*examples, n, 5], [6, 7]) for n in (1, 2)]
-    (row,) = rows_of(asked, 1000)
-    assert [text.number for text in row.texts] == [0, 1]
-    assert row.tokens() == 40 + 3 + 3
-    mask = packed([row], 0, torch.float32, torch.device("cpu")).mask[0, 0] == 0
+    asked = [(None, [*examples, n, 5], [6, 7]) for n in (1, 2)] + [(None, [90, 91, 92], [6])]
+    rows = rows_of(asked, 1000)
+    assert [[text.number for text in row.texts] for row in rows] == [[0, 1], [2]]
+    assert rows[0].tokens() == 40 + 3 + 3
+    mask = packed(rows[:1], 0, torch.float32, torch.device("cpu")).mask[0, 0] == 0
     assert mask[45].nonzero()[:, 0].tolist() == [*range(40), 43, 44, 45]
 
 
@@ -102,7 +102,7 @@ def test_rows_are_shared_up_to_a_length_and_the_longest_come_first():
     def numbers(requests, most):
         return [[text.number for text in row.texts] for row in rows_of(requests, most)]
 
-    assert numbers([(None, [1, 2], [3, 4]), (None, [1, 2], [5])], 100) == [[1, 0]]
+    assert numbers([(None, [1, 2], [3, 4]), (None, [1, 2], [5]), (None, [7], [3])], 100) == [[1, 0], [2]]
     windows = [(None, [0], [1] * SHARED), (None, [0], [2] * SHARED)]
     assert numbers(windows, 1000) == [[0], [1]]
     many = [(None, [*range(100), n], [*range(90)]) for n in range(4)]  # 190 tokens, of which 100 are shared
@@ -110,26 +110,6 @@ def test_rows_are_shared_up_to_a_length_and_the_longest_come_first():
     assert numbers(many, 200) == [[0], [1], [2], [3]]
     cut = [(None, [1, 2, 3, 4], [5, 6]), (None, [1, 2, 3, 4], [5])]
     assert [row.texts[0].ids for row in rows_of(cut, 4)] == [(1, 2, 3, 4), (2, 3, 4, 5)]
-
-
-def test_a_short_row_is_filled_up_with_the_longest_that_fits():
-    """Worked by hand: rows of 200, 150, 90, 50, 30 and 5 tokens in 256: 200 + 50 + 5, 150 + 90."""
-    sizes = (200, 90, 30, 150, 5, 50)
-    rows = rows_of([(None, [number], [number] * size) for number, size in enumerate(sizes)], 1000)
-    assert [[text.number for text in row.texts] for row in rows] == [[0, 5, 4], [3, 1], [2]]
-    assert [row.tokens() for row in rows] == [255, 240, 30]
-    assert rows_of([], 1000) == []
-
-
-def test_texts_in_one_row_do_not_see_each_other(model):
-    """Their log-likelihoods are those of each text alone."""
-    asked = instances(
-        "loglikelihood", [(ONE, " sleeps"), (TWO, " is a river"), ("Arthur", " waits"), ("", ONE)]
-    )
-    lm = SharedContextLM(model, 4)
-    together = lm.loglikelihood(asked, disable_tqdm=True)
-    alone = [lm.loglikelihood([one], disable_tqdm=True)[0] for one in asked]
-    assert_same(together, alone)
 
 
 @pytest.mark.parametrize("until", [["\n"], ["e", "zz"], []])
