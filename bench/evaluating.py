@@ -137,7 +137,10 @@ def agreement(form: Form, theirs: Any, mine: Any, exact: Any) -> str:
     Raises:
         SystemExit: another option is the best, or ours are further than `TOLERANCE`.
     """
-    far = [max(abs(a[0] - b[0]) for a, b in zip(found, exact, strict=False)) for found in (theirs, mine)]
+    far = [
+        max(abs(a[0] - b[0]) for a, b in zip(found[: len(exact)], exact, strict=True))
+        for found in (theirs, mine)
+    ]
     if not far[1] <= TOLERANCE:
         sys.exit(f"{form.name}: a log-likelihood is {far[1]:.1e} from that in float64")
     for start in range(0, len(mine), form.options):

@@ -159,9 +159,10 @@ def _edited(
     carried = Carried(scratch=scratch)
     if files.state:
         carried = open_state(files.state, start, recipe_sha256(recipe), scratch)
-    apply_chain(model, files.deltas[-1:] if editor.replaces else files.deltas)
+    apply_chain(model, files.deltas)
     give_back()  # the increments
-    restore(model, {n.removeprefix(RAW): weights for n, weights in carried.items() if n.startswith(RAW)})
+    # by name, not by item: each look reads a tensor from its file
+    restore(model, {name.removeprefix(RAW): carried[name] for name in carried if name.startswith(RAW)})
     probes: list[dict[str, Any]] = []
 
     def observe(group: Sequence[Numbered]) -> None:

@@ -27,23 +27,12 @@ Root = Float[Tensor, "d_in rank"]
 Keys = Float[Tensor, "d_in facts"]
 
 
-def take_up(root: Root, keys: Keys) -> tuple[Keys, Root]:
-    """Return the gain A'⁻¹ K of new keys, and the root of A'⁻¹, A' = A + K Kᵀ.
-
-    Args:
-        root: Q, of A⁻¹ (float64); left as it was. With fewer columns than rows, A⁻¹ is the inverse in Q's span.
-        keys: K (float64).
-    """
-    # a copy in memory of its own: matrix products round by alignment
-    grown = root.to(keys.device, copy=True, memory_format=torch.contiguous_format)
-    return grow(grown, keys), grown
-
-
 def grow(grown: Root, keys: Keys) -> Keys:
-    """Return the gain A'⁻¹ K of new keys, and turn the root of A⁻¹ into that of A'⁻¹.
+    """Return the gain A'⁻¹ K of new keys, and turn the root of A⁻¹ into that of A'⁻¹, A' = A + K Kᵀ.
 
     Args:
-        grown: Q, contiguous and in memory of its own, on the keys' device; written over.
+        grown: Q (float64), contiguous and in memory of its own, on the keys' device; written over. With fewer columns
+            than rows, A⁻¹ is the inverse in Q's span.
         keys: K (float64).
     """
     # transposes: a short, wide matrix times a square one is several times as fast as the same with columns

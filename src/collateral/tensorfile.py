@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +17,7 @@ from collateral.files import whole_file
 from collateral.shortages import shortage
 from collateral.stored import Stored, bytes_of, opened
 
+Taken = TypeVar("Taken", Tensor, Stored)
 _KEY = "collateral"  # one metadata key: safetensors writes several in random order
 _DTYPES = {  # in the order in which safetensors puts tensors into a file
     torch.int64: "I64",
@@ -68,11 +69,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         CollateralError: missing, truncated, foreign or altered.
     """
-    with _opened(path, kind) as (_, about):
-        tensors = {name: one.read() for name, one in _lying(path).items()}
-    if about.pop("sha256", None) != _digest(tensors, about):
-        raise _altered(path, kind)
-    return tensors, about
+    return _verified(path, kind, Stored.read)
 
 
 def stored_tensors(path: Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any]]:
@@ -81,8 +78,15 @@ def stored_tensors(path: Path, kind: str) -> tuple[dict[str, Stored], dict[str, 
     Raises:
         CollateralError: missing, truncated, foreign or altered.
     """
+    return _verified(path, kind, lambda one: one)
+
+
+def _verified(
+    path: Path, kind: str, take: Callable[[Stored], Taken]
+) -> tuple[dict[str, Taken], dict[str, Any]]:
+    """Return what is taken of each tensor, whose hash must be right, with the record about them."""
     with _opened(path, kind) as (_, about):
-        tensors = _lying(path)
+        tensors = {name: take(one) for name, one in _lying(path).items()}
     if about.pop("sha256", None) != _digest(tensors, about):
         raise _altered(path, kind)
     return tensors, about

@@ -6,7 +6,7 @@ import torch
 
 from collateral.errors import CollateralError
 from collateral.moments import Moment
-from collateral.roots import gain_of, refit, take_up
+from collateral.roots import gain_of, refit
 from collateral.states import Carried
 from collateral.stored import Scratch
 
@@ -29,6 +29,13 @@ def system(condition):
 
 def relative(got, wanted):
     return float((got - wanted).norm() / wanted.norm())
+
+
+def take_up(root, keys):
+    """The gain of new keys, and the root of the system with them, by way of a state that has a root."""
+    state = Carried({"root/0": root})
+    gain = gain_of(state, 0, keys, lambda: pytest.fail("the state has a root"))
+    return gain, state["root/0"]
 
 
 def test_one_key_by_hand():

@@ -38,6 +38,11 @@ ROME = {
 }
 
 
+def making(chain):
+    """The deltas that make the last checkpoint of a chain: all of them, or the last where each is against W_0."""
+    return chain[-1:] if chain and read_increment(chain[-1]).metadata["mode"] == "replacing" else chain
+
+
 class Project:
     """A folder with everything that an edit job reads."""
 
@@ -74,7 +79,7 @@ class Project:
                 moments=moments,
                 hypernetwork=None,
                 reference=[self.reference],
-                deltas=done,
+                deltas=making(done),
                 state=done[-1].parent / "state.safetensors" if done else None,
                 like=like,
             ),

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
-from test_chain import Project
+from test_chain import Project, making
 
 from collateral import session
 from collateral.deltafile import read_increment
@@ -55,12 +55,6 @@ def moments(tmp_path):
     return path
 
 
-def chain_of(project, name):
-    """The deltas that make the last checkpoint: all of them, or the last where each is against W_0."""
-    paths = project.deltas(name)
-    return paths[-1:] if read_increment(paths[-1]).metadata["mode"] == "replacing" else paths
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_links_equal_one_long_link(project, moments, name):
     """Stopping at checkpoints, with everything read back from files, changes no bit of weights or state."""
@@ -71,7 +65,7 @@ def test_links_equal_one_long_link(project, moments, name):
     live = []
     for folder in ("links", "whole"):
         model = load_model(project.model)
-        apply_chain(model, chain_of(project, folder))
+        apply_chain(model, making(project.deltas(folder)))
         live.append(model)
     for (parameter, left), (_, right) in zip(
         live[0].network.named_parameters(), live[1].network.named_parameters(), strict=True
@@ -98,7 +92,7 @@ def test_prune_restrains_the_checkpoint_and_not_the_editing(project, moments):
         project.link("plain", start, edits, plain)
     base, raw, pruned = (load_model(project.model) for _ in range(3))
     apply_chain(raw, project.deltas("plain"))
-    apply_chain(pruned, chain_of(project, "pruned"))
+    apply_chain(pruned, making(project.deltas("pruned")))
     name = base.down_name(1)
     state = read_state(project.folder / "pruned/0004/state.safetensors", 4, recipe_sha256(pruned_recipe))
     assert torch.equal(state[f"raw/{name}"], raw.network.get_parameter(name).data)
@@ -199,8 +193,8 @@ def test_a_link_whose_edits_are_all_skipped_stays_where_it_began(project, moment
     )
     project.link("whole", 0, 3, own, moments=moments)
     base, live, whole = (load_model(project.model) for _ in range(3))
-    apply_chain(live, chain_of(project, "some"))
-    apply_chain(whole, chain_of(project, "whole"))
+    apply_chain(live, making(project.deltas("some")))
+    apply_chain(whole, making(project.deltas("whole")))
     for (parameter, left), (_, right) in zip(
         live.network.named_parameters(), whole.network.named_parameters(), strict=True
     ):

@@ -247,30 +247,29 @@ def previous(wildcards):
     return max(earlier(wildcards), default=0)
 
 
-def deltas_before(wildcards):
-    """The deltas that this checkpoint's adds to: none, where each is against W_0."""
-    return (
-        [] if STUDY.replaces(wildcards.editor) else at(cell(wildcards), earlier(wildcards), "delta.parquet")
-    )
+def deltas_before(wildcards, most=0):
+    """The deltas of earlier checkpoints that count: all, or the last few where each is against W_0."""
+    edits = earlier(wildcards)
+    if STUDY.replaces(wildcards.editor):
+        edits = edits[max(0, len(edits) - most) :]
+    return at(cell(wildcards), edits, "delta.parquet")
 
 
 def deltas_begun_from(wildcards):
     """The deltas that make the checkpoint that this one's edits begin at."""
-    if not STUDY.replaces(wildcards.editor):
-        return deltas_before(wildcards)
-    return at(cell(wildcards), earlier(wildcards)[-1:], "delta.parquet")
+    return deltas_before(wildcards, 1)
 
 
 def deltas_upto(wildcards):
     """The deltas that make this checkpoint, its own included."""
-    return [*deltas_before(wildcards), *at(cell(wildcards), [number(wildcards)], "delta.parquet")]
+    own = at(cell(wildcards), [number(wildcards)], "delta.parquet")
+    return [*deltas_before(wildcards), *own]
 
 
 def deltas_weighed(wildcards):
     """The deltas that make this checkpoint, and the two before it, whose steps are compared."""
-    if not STUDY.replaces(wildcards.editor):
-        return deltas_upto(wildcards)
-    return at(cell(wildcards), [*earlier(wildcards)[-2:], number(wildcards)], "delta.parquet")
+    own = at(cell(wildcards), [number(wildcards)], "delta.parquet")
+    return [*deltas_before(wildcards, 2), *own]
 
 
 def adapter_state(wildcards):
