@@ -56,6 +56,7 @@ check: $(VENV)/.dev ## format, lint and types, without changing a file
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/snakefmt --check $(RULES)
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 	@$(SNAKEMAKE) --lint
 	@echo "check: all good"
 

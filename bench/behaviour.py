@@ -10,20 +10,20 @@ import polars as pl
 import yaml
 from filelock import FileLock
 
-from collateral.contexts import sample_templates
-from collateral.delta import restore, snapshot
-from collateral.editing import EditingMethod, Prepared, attached
-from collateral.efficacy import known_facts, measure_fact
-from collateral.facts import Fact
-from collateral.models import LanguageModel, load_model
-from collateral.modelsource import fetch_model
-from collateral.moments import measure_moments, write_moments
-from collateral.places import layer_set
-from collateral.recipes import load_method, moment_layers
-from collateral.regularizers import Regularizer
-from collateral.session import Numbered, Recipe, run_link
-from collateral.sources import embedded
-from collateral.texts import documents
+from collateral.data.corpus import documents
+from collateral.data.facts import Fact
+from collateral.data.loaders import embedded
+from collateral.deltas.update import restore, snapshot
+from collateral.editing.method import EditingMethod, Prepared, attached
+from collateral.editing.prepare.context_templates import sample_templates
+from collateral.editing.prepare.second_moments import measure_moments, write_moments
+from collateral.editing.registry import load_method, moment_layers
+from collateral.editing.regularizers import Regularizer
+from collateral.editing.session import Numbered, Recipe, run_link
+from collateral.evaluation.efficacy import known_facts, measure_fact
+from collateral.models.download import fetch_model
+from collateral.models.language_model import LanguageModel, load_model
+from collateral.study.paths import layer_set
 
 ROOT = Path(__file__).parents[1]
 MODEL = "smollm2-135m"

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from collateral.deltafile import read_chain, read_outline, read_parts, write_increment
-from collateral.factors import Factors
-from collateral.increments import rebuild, tensor_sha256
-from collateral.operations import Ledger
-from collateral.provenance import machine
-from collateral.regularizers import Regularizer
+from collateral.deltas.file_format import read_chain, read_outline, read_parts, write_increment
+from collateral.deltas.increment import rebuild, tensor_sha256
+from collateral.deltas.low_rank import Factors
+from collateral.deltas.operations import Ledger
+from collateral.editing.regularizers import Regularizer
+from collateral.io.versions import machine
 
 ROUNDS = 7
 STEPS = {

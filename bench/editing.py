@@ -32,12 +32,12 @@ from behaviour import (
 )
 from plain import plain_kn, plain_memit, plain_target
 
-from collateral.editing import Prepared
-from collateral.methods.kn import Kn
-from collateral.methods.memit import Memit
-from collateral.provenance import machine
-from collateral.recipes import is_flagged, load_method
-from collateral.targets import Objective, optimize_target
+from collateral.editing.algorithms.value_optimization import Objective, optimize_target
+from collateral.editing.method import Prepared
+from collateral.editing.methods.kn import Kn
+from collateral.editing.methods.memit import Memit
+from collateral.editing.registry import is_flagged, load_method
+from collateral.io.versions import machine
 
 STEPS = 25
 ROME_LENGTHS, MEMIT_LENGTHS = [[5, 10], [10, 10]], [[10, 5]]  # 21 and 6 contexts, the bare prompt counted

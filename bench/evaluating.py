@@ -20,9 +20,9 @@ from behaviour import embedded_folder, embedded_model
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from collateral.models import LanguageModel
-from collateral.provenance import machine
-from collateral.scoring import SharedContextLM
+from collateral.evaluation.lm.shared_prefix_lm import SharedContextLM
+from collateral.io.versions import machine
+from collateral.models.language_model import LanguageModel
 
 ROUNDS, BATCH = 3, 8
 TOLERANCE = 1e-4  # nats, of the log-likelihood of an option
@@ -160,7 +160,7 @@ import gc, sys, time
 begun = time.perf_counter()
 if sys.argv[2] == "ours":
     snakemake = None  # as in a job's own script
-    import collateral.joblog
+    import collateral.runtime.job
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
@@ -168,9 +168,10 @@ from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 import transformers.models.llama.modeling_llama
-from collateral import abilities, scoring
-from collateral.models import load_model
-from collateral.taskfolders import load_tasks
+from collateral.evaluation import harness as abilities
+from collateral.evaluation.lm import shared_prefix_lm as scoring
+from collateral.models.language_model import load_model
+from collateral.tasks.registry import load_tasks
 gc.freeze()
 gc.enable()
 imported = time.perf_counter()

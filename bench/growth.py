@@ -24,18 +24,18 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from collateral.delta import restore, snapshot
-from collateral.deltafile import read_chain, write_increment
-from collateral.editing import Prepared
-from collateral.facts import Fact
-from collateral.increments import rebuild
-from collateral.models import LanguageModel, wrap
-from collateral.moments import Moment
-from collateral.provenance import machine
-from collateral.recipes import load_method
-from collateral.regularizers import Regularizer
-from collateral.scoring import SharedContextLM
-from collateral.session import Recipe, run_link
+from collateral.data.facts import Fact
+from collateral.deltas.file_format import read_chain, write_increment
+from collateral.deltas.increment import rebuild
+from collateral.deltas.update import restore, snapshot
+from collateral.editing.method import Prepared
+from collateral.editing.prepare.second_moments import Moment
+from collateral.editing.registry import load_method
+from collateral.editing.regularizers import Regularizer
+from collateral.editing.session import Recipe, run_link
+from collateral.evaluation.lm.shared_prefix_lm import SharedContextLM
+from collateral.io.versions import machine
+from collateral.models.language_model import LanguageModel, wrap
 
 WIDTHS = (192, 384, 768)  # hidden sizes; the MLP is four times as wide, the layers are eight
 EDITS = (10, 100, 1000)

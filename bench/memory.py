@@ -21,17 +21,18 @@ from typing import Any
 import torch
 from behaviour import ROOT, embedded_folder, layers_of, prepare, settings_of
 
-from collateral import chain, session
-from collateral.chain import LinkFiles, edit_link
-from collateral.contexts import write_templates
-from collateral.efficacy import measure_facts, write_rows
-from collateral.facts import read_facts, write_facts
-from collateral.files import sha256_file
-from collateral.models import load_model
-from collateral.places import layer_set
-from collateral.provenance import machine
-from collateral.sequences import chosen_facts, permutation, write_sequence
-from collateral.sources import embedded
+from collateral.data.edit_order import chosen_facts, permutation, write_sequence
+from collateral.data.facts import read_facts, write_facts
+from collateral.data.loaders import embedded
+from collateral.editing import session
+from collateral.editing.prepare.context_templates import write_templates
+from collateral.evaluation.efficacy import measure_facts, write_rows
+from collateral.io.atomic import sha256_file
+from collateral.io.versions import machine
+from collateral.models.language_model import load_model
+from collateral.pipeline import edit_chain as chain
+from collateral.pipeline.edit_chain import LinkFiles, edit_link
+from collateral.study.paths import layer_set
 
 JOBS = {  # each a method, and settings beside those of config.yaml
     "rome": ("rome", {"v_num_grad_steps": 3}),
@@ -135,7 +136,7 @@ def make_link(folder: Path, job: str, number: int, out: Path) -> None:
 def bound(job: str) -> tuple[int, int]:
     """Return the bytes of the model, and those of the edited matrices in float64."""
     model = load_model(embedded_folder())
-    from collateral.recipes import load_method
+    from collateral.editing.registry import load_method
 
     names = load_method(*editor_of(job)).parameters(model)
     weights = sum(one.numel() * one.element_size() for one in model.network.parameters())

@@ -17,12 +17,12 @@ import torch
 from behaviour import embedded_model
 from torch import Tensor
 
-from collateral.hooks import heard
-from collateral.models import LanguageModel
-from collateral.moments import measure_moments, windows
-from collateral.provenance import machine
-from collateral.texts import documents
-from collateral.triangles import add_upper
+from collateral.data.corpus import documents
+from collateral.editing.prepare.cholesky import add_upper
+from collateral.editing.prepare.second_moments import measure_moments, windows
+from collateral.io.versions import machine
+from collateral.models.hooks import heard
+from collateral.models.language_model import LanguageModel
 
 ROUNDS, WINDOW, BATCH = 3, 256, 4
 TOKENS = 2 * WINDOW * BATCH  # enough for C not to be singular, and few: the time of each is the same

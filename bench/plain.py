@@ -2,13 +2,13 @@
 
 import torch
 
-from collateral.delta import restore, snapshot
-from collateral.editing import Prepared
-from collateral.hooks import capture, hidden_of
-from collateral.methods.memit import Memit
-from collateral.models import LanguageModel
-from collateral.targets import ESSENCE, Objective
-from collateral.tokens import fill_id, pad, tokenize
+from collateral.deltas.update import restore, snapshot
+from collateral.editing.algorithms.value_optimization import ESSENCE, Objective
+from collateral.editing.method import Prepared
+from collateral.editing.methods.memit import Memit
+from collateral.models.hooks import capture, hidden_of
+from collateral.models.language_model import LanguageModel
+from collateral.models.tokenization import fill_id, pad, tokenize
 
 
 def plain_target(model: LanguageModel, fact, templates, layer: int, objective: Objective) -> torch.Tensor:

@@ -23,9 +23,9 @@ from typing import Any
 
 import yaml
 
-from collateral.facts import write_facts
-from collateral.provenance import machine
-from collateral.sources import embedded
+from collateral.data.facts import write_facts
+from collateral.data.loaders import embedded
+from collateral.io.versions import machine
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (4, 12, 40)  # about 250 jobs each

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from collateral.moments import Moment
-from collateral.provenance import machine
-from collateral.roots import gain_of, refit
-from collateral.states import Carried
+from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
+from collateral.editing.prepare.second_moments import Moment
+from collateral.editing.state import Carried
+from collateral.io.versions import machine
 
 CONDITION = 1e6  # of C
 WEIGHT, L2, NULL = 5000.0, 20.0, 0.7  # as on the embedded model; share of C's eigenvectors that count as null

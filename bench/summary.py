@@ -12,7 +12,7 @@ from pathlib import Path
 import altair as alt
 import polars as pl
 
-from collateral.files import write_text
+from collateral.io.atomic import write_text
 
 BEFORE = "unedited"
 DASH = "–"

@@ -18,13 +18,13 @@ from scipy.linalg import solve_triangular
 from scipy.sparse.linalg import LinearOperator, eigsh, svds
 from torch import Tensor
 
-from collateral.delta import Factors
-from collateral.provenance import machine
-from collateral.spectra import Matrix, frobenius, spectral_norm
-from collateral.sweep import Sweep, sweep
-from collateral.weights import change_of
-from collateral.weights import heatmap as own_heatmap
-from collateral.weights import statistics as own_statistics
+from collateral.deltas.update import Factors
+from collateral.evaluation.weights.one_pass import Sweep, sweep
+from collateral.evaluation.weights.spectra import Matrix, frobenius, spectral_norm
+from collateral.evaluation.weights.statistics import change_of
+from collateral.evaluation.weights.statistics import heatmap as own_heatmap
+from collateral.evaluation.weights.statistics import statistics as own_statistics
+from collateral.io.versions import machine
 
 SHAPES = ((576, 1536), (1600, 6400))
 THRESHOLDS, QUANTILES, BLOCKS = (0.077, 0.171), (0.5, 0.8, 0.9, 0.99), 32

@@ -40,10 +40,10 @@ import torch
 
 torch.set_num_threads(1)  # tiny matrices: a second thread only waits
 
-from collateral.editing import Prepared
-from collateral.facts import Fact, Probe
-from collateral.models import LanguageModel
-from collateral.moments import Moment, write_moments
+from collateral.data.facts import Fact, Probe
+from collateral.editing.method import Prepared
+from collateral.editing.prepare.second_moments import Moment, write_moments
+from collateral.models.language_model import LanguageModel
 from plainmass import second_moment
 from tiny import FAMILIES, TEMPLATES, tiny_model
 

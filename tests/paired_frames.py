@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from collateral.abilities import ITEM_SCHEMA
-from collateral.tables import KEY
+from collateral.analysis.tables.collect import KEY
+from collateral.evaluation.harness import ITEM_SCHEMA
 
 UNEDITED = {"dataset": None, "seed": None, "editor": "unedited", "edits": 0}
 WORDS = (20, 30, 40, 25, 35)

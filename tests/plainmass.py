@@ -2,11 +2,11 @@
 
 import torch
 
-from collateral.delta import restore, snapshot
-from collateral.editing import Prepared
-from collateral.hooks import capture
-from collateral.targets import Objective, optimize_targets
-from collateral.tokens import tokenize
+from collateral.deltas.update import restore, snapshot
+from collateral.editing.algorithms.value_optimization import Objective, optimize_targets
+from collateral.editing.method import Prepared
+from collateral.models.hooks import capture
+from collateral.models.tokenization import tokenize
 
 LAYERS = (1, 2)
 STEPS = {"v_num_grad_steps": 4}

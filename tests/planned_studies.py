@@ -4,11 +4,11 @@ from pathlib import Path
 
 import yaml
 
-from collateral.jobs import Job
-from collateral.settings import load_study
-from collateral.shapes import shape_of_settings
-from collateral.stagework import Sizes
-from collateral.taskcounts import suite_counts
+from collateral.study.config import load_study
+from collateral.study.cost.model_shape import shape_of_settings
+from collateral.study.cost.rule_work import Sizes
+from collateral.study.jobs import Job
+from collateral.tasks.token_counts import suite_counts
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"

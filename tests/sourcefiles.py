@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from collateral.data.facts import Fact
 from collateral.errors import CollateralError
-from collateral.facts import Fact
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "editing"
 

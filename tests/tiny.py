@@ -20,7 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from collateral.models import LanguageModel, wrap
+from collateral.models.language_model import LanguageModel, wrap
 
 FAMILIES = ("gpt2", "llama", "gpt_neox", "gptj")  # the four kinds: most tests run on these
 ALL_FAMILIES = (*FAMILIES, "mistral", "qwen2", "qwen3")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import modeling_utils
 
-from collateral import cards
+from collateral.models import device_map as cards
 
 CPU = torch.device("cpu")
 _DEVICE, _IS_CUDA = torch.Tensor.device.__get__, torch.Tensor.is_cuda.__get__

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from collateral.errors import CollateralError
-from collateral.studyconfig import named_study, study_options
+from collateral.study.command_line import named_study, study_options
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,11 +7,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from collateral import contrastpage, contrasts, resultfolders
+from collateral.analysis.statistics import compare_runs as contrasts
+from collateral.analysis.statistics.inference import Terms
+from collateral.analysis.tables import results_folder as resultfolders
+from collateral.analysis.tables.gather import write_tables
 from collateral.errors import CollateralError
-from collateral.files import write_text
-from collateral.gathering import write_tables
-from collateral.inference import Terms
+from collateral.io.atomic import write_text
+from collateral.report.pages import comparison as contrastpage
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Print what a study costs: jobs, hours, memory and disk of each stage. It runs nothing.
 
 Called by `make plan STUDY=…`: merges the configs as Snakemake does, asks Snakemake what is still to do, and leaves
-the reckoning to `collateral.plan`.
+the reckoning to `collateral.study.cost.estimate`.
 """
 
 import argparse
@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 
 from collateral.errors import CollateralError
-from collateral.jobs import only_mirrored, study_jobs
-from collateral.needs import need_of
-from collateral.plan import Machine, make_plan
-from collateral.plantable import card_notes, plan_text
-from collateral.rates import read_records
-from collateral.studyconfig import mirror, named_study, snakemake_command, study_options, task_folders
-from collateral.studysizes import assumed, sizes_of
+from collateral.study.command_line import mirror, named_study, snakemake_command, study_options, task_folders
+from collateral.study.cost.estimate import Machine, make_plan
+from collateral.study.cost.plan_text import card_notes, plan_text
+from collateral.study.cost.resources import need_of
+from collateral.study.cost.study_sizes import assumed, sizes_of
+from collateral.study.job_records import read_records
+from collateral.study.jobs import only_mirrored, study_jobs
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,18 +13,19 @@ from typing import Any
 
 import polars as pl
 
-from collateral import places, results
-from collateral.derived import derived
+from collateral.analysis.statistics.derive import derived
+from collateral.analysis.statistics.inference import Terms
+from collateral.analysis.tables.gather import gathered, write_tables
+from collateral.analysis.tables.schema import TABLES, conformed
 from collateral.errors import CollateralError
-from collateral.gathering import gathered, write_tables
-from collateral.inference import Terms
-from collateral.jobs import study_jobs
-from collateral.reportfiles import write_report
-from collateral.study import Study
-from collateral.studyconfig import mirror, named_study, snakemake_command, study_options, task_folders
-from collateral.tableschemas import TABLES, conformed
-from collateral.taskfolders import suite_metadata
-from collateral.unfinished import LAST, Sifted, attempted, missing, sifted
+from collateral.report.progress import LAST, Sifted, attempted, missing, sifted
+from collateral.report.write import write_report
+from collateral.study import outputs as results
+from collateral.study import paths as places
+from collateral.study.command_line import mirror, named_study, snakemake_command, study_options, task_folders
+from collateral.study.design import Study
+from collateral.study.jobs import study_jobs
+from collateral.tasks.registry import suite_metadata
 
 ROOT = Path(__file__).parents[1]
 PARTIAL = Path("results/partial")

@@ -16,11 +16,8 @@ import sys
 from pathlib import Path
 
 from collateral.errors import CollateralError
-from collateral.files import read_sealed_json
-from collateral.jobs import Job, study_jobs
-from collateral.staging import RULES
-from collateral.study import Study
-from collateral.studyconfig import (
+from collateral.io.atomic import read_sealed_json
+from collateral.study.command_line import (
     mirror,
     named_study,
     snakemake_command,
@@ -28,6 +25,9 @@ from collateral.studyconfig import (
     study_options,
     task_folders,
 )
+from collateral.study.design import Study
+from collateral.study.jobs import Job, study_jobs
+from collateral.study.staging import RULES
 
 ROOT = Path(__file__).parents[1]
 TASKS_OF_THE_HUB = 3  # exit status of a proof that only lacks what the hub's client keeps
@@ -106,7 +106,7 @@ def without_network() -> list[str]:
 
 def part(name: str, study: Study, own: Path | None, pairs: list[str]) -> int:
     """Run a part of this program in a process of its own, and return its exit status."""
-    from collateral.proving import HubTasksError, prove_models, prove_tasks
+    from collateral.pipeline.check_staged import HubTasksError, prove_models, prove_tasks
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     folders = task_folders(study, ROOT)

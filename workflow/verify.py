@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from collateral.verification import verify
+from collateral.pipeline.verify import verify
 
 
 def main() -> None:

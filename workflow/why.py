@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from collateral.errors import CollateralError
-from collateral.reasons import LEDGER, explained, read_ledger
-from collateral.studyconfig import named_study, snakemake_command, study_options
+from collateral.runtime.explain_rerun import LEDGER, explained, read_ledger
+from collateral.study.command_line import named_study, snakemake_command, study_options
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,9 +10,9 @@ import pytest
 import inferred_frames as inferred
 import report_frames as frames
 from chromium import CHROMIUM, browser
-from collateral import pages
-from collateral.figures.registry import FIGURES as REGISTERED
-from collateral.figures.registry import instances
+from collateral.report.figures.registry import FIGURES as REGISTERED
+from collateral.report.figures.registry import instances
+from collateral.report.pages import pages
 
 pytestmark = [
     pytest.mark.browser,

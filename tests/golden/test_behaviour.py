@@ -13,8 +13,9 @@ from behaviour import (
     single_edits,
 )
 
-from collateral import spread, targets
-from collateral.recipes import declaration, is_flagged, load_method, method_names
+from collateral.editing.algorithms import multi_layer as spread
+from collateral.editing.algorithms import value_optimization as targets
+from collateral.editing.registry import declaration, is_flagged, load_method, method_names
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 

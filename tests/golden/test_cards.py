@@ -7,20 +7,20 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from collateral.abilities import evaluate, item_rows
-from collateral.cards import parts
-from collateral.chain import LinkFiles, edit_link
-from collateral.checkpoints import at_checkpoint
-from collateral.contexts import sample_templates
-from collateral.delta import dense, snapshot
-from collateral.drift import measure_drift
-from collateral.efficacy import known_facts, measure_facts
-from collateral.hypertraining import Training
-from collateral.models import LanguageModel, load_model, wrap
-from collateral.moments import measure_moments
-from collateral.recipes import is_flagged, load_method, method_names
-from collateral.regularizers import REGULARIZERS, Regularizer
-from collateral.session import Recipe, run_link
+from collateral.deltas.update import dense, snapshot
+from collateral.editing.checkpoint import at_checkpoint
+from collateral.editing.prepare.context_templates import sample_templates
+from collateral.editing.prepare.second_moments import measure_moments
+from collateral.editing.registry import is_flagged, load_method, method_names
+from collateral.editing.regularizers import REGULARIZERS, Regularizer
+from collateral.editing.session import Recipe, run_link
+from collateral.editing.train_hypernetwork import Training
+from collateral.evaluation.drift import measure_drift
+from collateral.evaluation.efficacy import known_facts, measure_facts
+from collateral.evaluation.harness import evaluate, item_rows
+from collateral.models.device_map import parts
+from collateral.models.language_model import LanguageModel, load_model, wrap
+from collateral.pipeline.edit_chain import LinkFiles, edit_link
 from golden.test_contract import moments as moments  # a fixture
 from golden.test_contract import prepared_for, settings_of
 from tiny import FAMILIES, WORDS, tiny_network, tiny_tokenizer

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from collateral.delta import dense, restore, snapshot
-from collateral.deltafile import read_increment, write_increment
-from collateral.editing import AdapterMethod, Prepared, replaces
-from collateral.hypernetwork import Hypernetwork, write_hypernetwork
-from collateral.increments import rebuild
-from collateral.moments import Moment, write_moments
-from collateral.recipes import declaration, is_flagged, load_method, method_names
-from collateral.regularizers import REGULARIZERS, Regularizer
-from collateral.session import Recipe, run_link
-from collateral.states import read_state, write_state
+from collateral.deltas.file_format import read_increment, write_increment
+from collateral.deltas.increment import rebuild
+from collateral.deltas.update import dense, restore, snapshot
+from collateral.editing.algorithms.hypernetwork import Hypernetwork, write_hypernetwork
+from collateral.editing.method import AdapterMethod, Prepared, replaces
+from collateral.editing.prepare.second_moments import Moment, write_moments
+from collateral.editing.registry import declaration, is_flagged, load_method, method_names
+from collateral.editing.regularizers import REGULARIZERS, Regularizer
+from collateral.editing.session import Recipe, run_link
+from collateral.editing.state import read_state, write_state
 from tiny import ALL_FAMILIES, TEMPLATES, tiny_model
 
 SMALL = {  # enough to do something, and quick

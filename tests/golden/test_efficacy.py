@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from collateral.efficacy import Prompts, begins_with, measure_fact
 from collateral.errors import CollateralError
-from collateral.tokens import tokenize
+from collateral.evaluation.efficacy import Prompts, begins_with, measure_fact
+from collateral.models.tokenization import tokenize
 
 
 def plain_score(model, prompt, target):

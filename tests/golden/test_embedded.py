@@ -13,19 +13,20 @@ import torch
 import yaml
 from behaviour import embedded_folder
 
-from collateral.abilities import evaluate, item_rows, write_result
-from collateral.chain import export_checkpoint
-from collateral.contexts import sample_templates
-from collateral.deltafile import read_increment, write_increment
-from collateral.editing import Prepared
-from collateral.efficacy import known_facts, measure_facts
-from collateral.increments import rebuild, tensor_sha256
-from collateral.methods.grace import Grace
-from collateral.methods.rome import Rome
-from collateral.models import load_model
-from collateral.regularizers import Regularizer
-from collateral.session import Recipe, apply_chain, run_link
-from collateral.sources import embedded
+from collateral.data.loaders import embedded
+from collateral.deltas.file_format import read_increment, write_increment
+from collateral.deltas.increment import rebuild, tensor_sha256
+from collateral.deltas.replay import apply_chain
+from collateral.editing.method import Prepared
+from collateral.editing.methods.grace import Grace
+from collateral.editing.methods.rome import Rome
+from collateral.editing.prepare.context_templates import sample_templates
+from collateral.editing.regularizers import Regularizer
+from collateral.editing.session import Recipe, run_link
+from collateral.evaluation.efficacy import known_facts, measure_facts
+from collateral.evaluation.harness import evaluate, item_rows, write_result
+from collateral.models.language_model import load_model
+from collateral.pipeline.edit_chain import export_checkpoint
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 

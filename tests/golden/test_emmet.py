@@ -2,9 +2,9 @@
 
 import torch
 
-from collateral.editing import Prepared
-from collateral.methods.emmet import Emmet
-from collateral.methods.rome import Rome
+from collateral.editing.method import Prepared
+from collateral.editing.methods.emmet import Emmet
+from collateral.editing.methods.rome import Rome
 from plainmass import FAST, STEPS, c_of, plain_keys, plain_state, search
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from collateral.editing import Prepared, UnstableEditError
+from collateral.editing.method import Prepared, UnstableEditError
+from collateral.editing.methods.ft import Ft
 from collateral.errors import CollateralError
-from collateral.methods.ft import Ft
-from collateral.tokens import tokenize
+from collateral.models.tokenization import tokenize
 from tiny import FAMILIES, tiny_model
 
 LAYER = 1
@@ -149,7 +149,7 @@ def test_it_stops_and_then_leaves_a_learnt_fact_alone(model, facts, monkeypatch)
     learnt, other = replace(facts[0], target_new="Camelot", target_true=""), facts[1]
     # a random model is never sure, so the bound is moved to what eight steps reach
     enough = replace(ft, num_steps=8)(model, [learnt], BARE, {}).record["loss"]
-    monkeypatch.setattr("collateral.methods.ft.STOP_LOSS", enough)
+    monkeypatch.setattr("collateral.editing.methods.ft.STOP_LOSS", enough)
     first = ft(model, [learnt], BARE, {})
     assert first.record["loss"] < enough
     assert 1 < first.record["steps"] < 60

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from collateral.codebook import GAP, SLACK, Codebook
-from collateral.editing import Prepared, UnstableEditError
-from collateral.efficacy import Prompts, measure_fact
+from collateral.data.facts import Fact, Probe
+from collateral.editing.algorithms.codebook import GAP, SLACK, Codebook
+from collateral.editing.method import Prepared, UnstableEditError
+from collateral.editing.methods.grace import Grace
 from collateral.errors import CollateralError
-from collateral.facts import Fact, Probe
-from collateral.hooks import capture, hidden_of
-from collateral.methods.grace import Grace
-from collateral.tokens import pad, tokenize
+from collateral.evaluation.efficacy import Prompts, measure_fact
+from collateral.models.hooks import capture, hidden_of
+from collateral.models.tokenization import pad, tokenize
 from tiny import tiny_model
 
 LAYER = 1

@@ -7,11 +7,11 @@ import pytest
 import torch
 from plain import plain_kn
 
-from collateral.attribution import LastToken, integrated_gradients
-from collateral.editing import Prepared, UnstableEditError
+from collateral.editing.algorithms.integrated_gradients import LastToken, integrated_gradients
+from collateral.editing.method import Prepared, UnstableEditError
+from collateral.editing.methods.kn import Kn, greedy
 from collateral.errors import CollateralError
-from collateral.methods.kn import Kn, greedy
-from collateral.tokens import tokenize
+from collateral.models.tokenization import tokenize
 from tiny import FAMILIES, tiny_model
 
 BARE = Prepared(("{}",))

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from collateral.editing import Prepared
+from collateral.data.facts import Fact
+from collateral.editing.algorithms.multi_layer import chosen_templates
+from collateral.editing.algorithms.value_optimization import Objective, optimize_targets
+from collateral.editing.method import Prepared
+from collateral.editing.methods.alphaedit import Alphaedit
+from collateral.editing.methods.d4s import D4s
+from collateral.editing.methods.memit import Memit
+from collateral.editing.methods.pmet import Pmet
 from collateral.errors import CollateralError
-from collateral.facts import Fact
-from collateral.methods.alphaedit import Alphaedit
-from collateral.methods.d4s import D4s
-from collateral.methods.memit import Memit
-from collateral.methods.pmet import Pmet
-from collateral.spread import chosen_templates
-from collateral.targets import Objective, optimize_targets
 from plainmass import FAST, LAYERS, by_the_paper, c_of, close, plain_keys, plain_outputs, plain_state, search
 
 

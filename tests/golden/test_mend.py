@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from collateral.delta import Factors
-from collateral.editing import Prepared, UnstableEditError
+from collateral.data.facts import Fact, Probe
+from collateral.deltas.update import Factors
+from collateral.editing.algorithms.hypernetwork import Hypernetwork, write_hypernetwork
+from collateral.editing.algorithms.token_gradients import Gradient, Passage, edited, gradients
+from collateral.editing.method import Prepared, UnstableEditError
+from collateral.editing.methods.mend import Mend
+from collateral.editing.train_hypernetwork import HELD_OUT, Training
 from collateral.errors import CollateralError
-from collateral.facts import Fact, Probe
-from collateral.gradients import Gradient, Passage, edited, gradients
-from collateral.hypernetwork import Hypernetwork, write_hypernetwork
-from collateral.hypertraining import HELD_OUT, Training
-from collateral.methods.mend import Mend
-from collateral.tensorfile import read_tensors
-from collateral.tokens import tokenize
+from collateral.models.tensor_file import read_tensors
+from collateral.models.tokenization import tokenize
 from tiny import tiny_model
 
 LAYERS = (2, 3)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from collateral.errors import CollateralError
-from collateral.hooks import capture
-from collateral.moments import (
+from collateral.data.corpus import documents
+from collateral.editing.prepare.cholesky import Triangle
+from collateral.editing.prepare.second_moments import (
     Moment,
     check_moments,
     layers_in,
@@ -13,8 +13,8 @@ from collateral.moments import (
     read_moment,
     write_moments,
 )
-from collateral.texts import documents
-from collateral.triangles import Triangle
+from collateral.errors import CollateralError
+from collateral.models.hooks import capture
 
 TEXTS = ["The capital of Avalon is Camelot, and Merlin lives near the river. " * 4, "The sea is blue. " * 30]
 

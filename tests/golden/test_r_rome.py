@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from collateral.editing import Prepared
+from collateral.editing.algorithms.value_optimization import Objective, optimize_target
+from collateral.editing.method import Prepared
+from collateral.editing.methods.r_rome import RRome
+from collateral.editing.methods.rome import Rome
 from collateral.errors import CollateralError
-from collateral.hooks import capture
-from collateral.methods.r_rome import RRome
-from collateral.methods.rome import Rome
-from collateral.targets import Objective, optimize_target
-from collateral.tokens import tokenize
+from collateral.models.hooks import capture
+from collateral.models.tokenization import tokenize
 
 LAYER = 1
 STEPS = {"v_num_grad_steps": 5}

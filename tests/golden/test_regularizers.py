@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from collateral.editing.regularizers import Regularizer, kept_count, pca, random, rect, top_share
 from collateral.errors import CollateralError
-from collateral.regularizers import Regularizer, kept_count, pca, random, rect, top_share
 
 W = torch.tensor([[1.0, -2.0, 4.0], [0.0, 8.0, -1.0]])
 DW = torch.tensor([[0.5, 0.5, -1.0], [0.1, 0.0, -0.75]])

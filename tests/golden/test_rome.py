@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from collateral.delta import Delta, restore, snapshot
-from collateral.editing import Prepared
+from collateral.data.facts import Fact
+from collateral.deltas.update import Delta, restore, snapshot
+from collateral.editing.algorithms.value_optimization import Objective, optimize_target
+from collateral.editing.method import Prepared
+from collateral.editing.methods.rome import Rome
+from collateral.editing.prepare.second_moments import Moment, write_moments
 from collateral.errors import CollateralError
-from collateral.facts import Fact
-from collateral.hooks import capture
-from collateral.methods.rome import Rome
-from collateral.moments import Moment, write_moments
-from collateral.targets import Objective, optimize_target
-from collateral.tokens import tokenize
+from collateral.models.hooks import capture
+from collateral.models.tokenization import tokenize
 from tiny import tiny_model
 
 LAYER = 1

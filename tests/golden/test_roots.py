@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
+from collateral.editing.prepare.second_moments import Moment
+from collateral.editing.state import Carried
 from collateral.errors import CollateralError
-from collateral.moments import Moment
-from collateral.roots import gain_of, refit
-from collateral.states import Carried
-from collateral.stored import Scratch
+from collateral.models.spill import Scratch
 
 SIZE, OUT, WEIGHT = 64, 24, 5.0
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from collateral.delta import Factors
-from collateral.spectra import (
+from collateral.deltas.update import Factors
+from collateral.evaluation.weights.spectra import (
     condition_number,
     cosine,
     frobenius,

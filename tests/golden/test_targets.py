@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from collateral.editing import UnstableEditError
-from collateral.hooks import capture, hidden_of
-from collateral.targets import TOKENS_AT_ONCE, Objective, optimize_targets
-from collateral.tokens import tokenize
+from collateral.editing.algorithms.value_optimization import TOKENS_AT_ONCE, Objective, optimize_targets
+from collateral.editing.method import UnstableEditError
+from collateral.models.hooks import capture, hidden_of
+from collateral.models.tokenization import tokenize
 
 LAYER = 2
 

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 import torch
 
-from collateral.delta import Factors
-from collateral.spectra import spectral_norm
-from collateral.weights import (
+from collateral.deltas.update import Factors
+from collateral.evaluation.weights.spectra import spectral_norm
+from collateral.evaluation.weights.statistics import (
     change_of,
     heatmap,
     statistics,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from collateral.delta import dense
-from collateral.models import load_model
-from collateral.recipes import load_method, method_names
+from collateral.deltas.update import dense
+from collateral.editing.registry import load_method, method_names
+from collateral.models.language_model import load_model
 from golden.test_contract import moments as moments  # a fixture
 from golden.test_contract import prepared_for, settings_of
 from unit.test_chain import Project

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from collateral.recipes import method_names
+from collateral.editing.registry import method_names
 from golden.test_contract import edit_once, moments  # noqa: F401 (a fixture)
 
 pytestmark = [

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from collateral.jobs import Job
-from collateral.needs import need_of
-from collateral.studyconfig import read_study, task_folders
-from collateral.studysizes import sizes_of
+from collateral.study.command_line import read_study, task_folders
+from collateral.study.cost.resources import need_of
+from collateral.study.cost.study_sizes import sizes_of
+from collateral.study.jobs import Job
 from slurmcluster import until
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.slurm, pytest.mark.workflow, pytest.mark.slow]

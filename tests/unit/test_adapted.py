@@ -5,9 +5,9 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from collateral.adapted import AdaptedLM
-from collateral.editing import Prepared
-from collateral.methods.grace import Grace
+from collateral.editing.method import Prepared
+from collateral.editing.methods.grace import Grace
+from collateral.evaluation.lm.adapter_lm import AdaptedLM
 from tiny import tiny_model
 
 CONTEXTS = [

@@ -8,7 +8,7 @@ JOB = """
 import sys
 import torch
 from pathlib import Path
-from collateral.allocator import keep_little, trim
+from collateral.models.memory import keep_little, trim
 
 def resident():
     return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) // 1024

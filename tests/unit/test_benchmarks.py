@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collateral.benchmarks.about import about_table
-from collateral.benchmarks.catalogue import (
+from collateral.errors import CollateralError
+from collateral.tasks.benchmarks.about import about_table
+from collateral.tasks.benchmarks.catalogue import (
     FOLDER,
     RawFile,
     Source,
@@ -20,8 +21,7 @@ from collateral.benchmarks.catalogue import (
     known_tasks,
     sources_of,
 )
-from collateral.benchmarks.forms import FORMS, ROWS, convert
-from collateral.errors import CollateralError
+from collateral.tasks.benchmarks.converters import FORMS, ROWS, convert
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -317,7 +317,9 @@ def test_equal_raw_files_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_a_mirror_whose_file_is_another_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = next(source for source in sources_of("piqa", "validation") if source.form == "piqa")
-    monkeypatch.setattr("collateral.benchmarks.catalogue.sources_of", lambda *_: (replace_address(entry),))
+    monkeypatch.setattr(
+        "collateral.tasks.benchmarks.catalogue.sources_of", lambda *_: (replace_address(entry),)
+    )
     with pytest.raises(CollateralError, match=r"no address is known.*piqa_valid\.jsonl \(sha256 93503cc9"):
         chosen("piqa", "validation")
     (tmp_path / "deep").mkdir()
@@ -333,7 +335,7 @@ def test_a_mirror_that_holds_a_source_whole_decides(tmp_path: Path, monkeypatch:
     digest = hashlib.sha256(b"b").hexdigest()
     far = Source(ROWS, (RawFile("a.txt", "0" * 64, url="https://example.org/a.txt"),))
     near = Source("lambada", (RawFile("b.txt", digest),))
-    monkeypatch.setattr("collateral.benchmarks.catalogue.sources_of", lambda *_: (far, near))
+    monkeypatch.setattr("collateral.tasks.benchmarks.catalogue.sources_of", lambda *_: (far, near))
     assert chosen("lambada", "test", tmp_path) == near
     assert chosen("lambada", "test") == far
 
@@ -353,7 +355,8 @@ def test_a_split_that_is_not_there_is_named() -> None:
 
 def test_the_catalogue_is_read_without_torch_and_lm_eval() -> None:
     code = (
-        "import sys; from collateral.taskfolders import benchmarks_of; import collateral.benchmarks.forms;"
+        "import sys; from collateral.tasks.registry import benchmarks_of;"
+        "import collateral.tasks.benchmarks.converters;"
         "print(benchmarks_of(['hellaswag', 'embedded-nli'], num_fewshot=0));"
         "assert not {'torch', 'transformers', 'lm_eval'} & set(sys.modules)"
     )

@@ -10,11 +10,12 @@ import pytest
 import torch
 import yaml
 
-from collateral import collapse, tables
-from collateral.abilities import evaluate, item_rows, write_result
-from collateral.adapted import AdaptedLM
-from collateral.brokenscores import is_broken, watch_generations
+from collateral.analysis.tables import collapse
+from collateral.analysis.tables import collect as tables
 from collateral.errors import CollateralError
+from collateral.evaluation.harness import evaluate, item_rows, write_result
+from collateral.evaluation.lm.adapter_lm import AdaptedLM
+from collateral.evaluation.lm.nan_scores import is_broken, watch_generations
 from tiny import tiny_model
 
 MARK = "%"  # a token of its own, whose embedding can be broken
@@ -118,7 +119,7 @@ def test_lm_eval_itself_would_call_them_right_or_wrong(folder):
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from collateral.taskfolders import load_tasks
+    from collateral.tasks.registry import load_tasks
 
     model = broken_model(everywhere=True)
     lm = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=2, dtype=None)

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from collateral import cardlocks
+from collateral.runtime import gpu_lock as cardlocks
 
 TAKER = """
 import sys, time
-from collateral.cardlocks import take_card
+from collateral.runtime.gpu_lock import take_card
 print(take_card("cuda"), flush=True)
 time.sleep(60)
 """
@@ -119,9 +119,12 @@ def test_no_library_looks_for_cards_before_a_job_has_taken_its_own():
         "import torch, sys\nasked = []\n"
         "for name in ('is_available', 'device_count', 'current_device', '_lazy_init'):\n"
         "    setattr(torch.cuda, name, lambda *a, _name=name, **k: asked.append(_name) or 0)\n"
-        "import collateral.abilities, collateral.chain, collateral.checkpoints, collateral.contexts\n"
-        "import collateral.drift, collateral.efficacy, collateral.hypertraining, collateral.models\n"
-        "import collateral.moments, collateral.singles, collateral.texts\nsys.exit(str(asked) if asked else 0)"
+        "import collateral.evaluation.harness, collateral.pipeline.edit_chain, collateral.editing.checkpoint\n"
+        "import collateral.editing.prepare.context_templates, collateral.evaluation.drift\n"
+        "import collateral.evaluation.efficacy, collateral.editing.train_hypernetwork\n"
+        "import collateral.models.language_model, collateral.editing.prepare.second_moments\n"
+        "import collateral.pipeline.edit_singly, collateral.data.corpus\n"
+        "sys.exit(str(asked) if asked else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

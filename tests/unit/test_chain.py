@@ -8,23 +8,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from collateral import chain
-from collateral.chain import LinkFiles, edit_link, export_checkpoint
-from collateral.contexts import write_templates
-from collateral.deltafile import read_increment
-from collateral.editing import Prepared
-from collateral.efficacy import known_facts, measure_facts, read_reference, write_known, write_rows
+from collateral.data.edit_order import chosen_facts, permutation, write_sequence
+from collateral.data.facts import read_facts, write_facts
+from collateral.deltas.file_format import read_increment
+from collateral.deltas.increment import rebuild, tensor_sha256
+from collateral.deltas.replay import apply_chain
+from collateral.editing.method import Prepared
+from collateral.editing.methods.rome import Rome
+from collateral.editing.prepare.context_templates import write_templates
+from collateral.editing.regularizers import Regularizer
+from collateral.editing.session import Recipe, run_link
 from collateral.errors import CollateralError
-from collateral.facts import read_facts, write_facts
-from collateral.files import sha256_file
-from collateral.increments import rebuild, tensor_sha256
-from collateral.methods.rome import Rome
-from collateral.models import load_model
-from collateral.modelsource import fetch_model
-from collateral.regularizers import Regularizer
-from collateral.sequences import chosen_facts, permutation, write_sequence
-from collateral.session import Recipe, apply_chain, run_link
-from collateral.weights import weigh_checkpoint
+from collateral.evaluation.efficacy import known_facts, measure_facts, read_reference, write_known, write_rows
+from collateral.evaluation.weights.statistics import weigh_checkpoint
+from collateral.io.atomic import sha256_file
+from collateral.models.download import fetch_model
+from collateral.models.language_model import load_model
+from collateral.pipeline import edit_chain as chain
+from collateral.pipeline.edit_chain import LinkFiles, edit_link, export_checkpoint
 from tiny import TEMPLATES, tiny_network, tiny_tokenizer
 
 NAME = "model.layers.1.mlp.down_proj.weight"
@@ -177,7 +178,7 @@ def test_a_killed_link_is_made_again_with_the_same_bytes(project, monkeypatch):
         return measure_facts(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("collateral.chain.measure_facts", die)
+        patch.setattr("collateral.pipeline.edit_chain.measure_facts", die)
         with pytest.raises(KeyboardInterrupt):
             project.link("killed", 0, 3)
     assert not list((project.folder / "killed").glob("**/*.*"))

@@ -5,17 +5,17 @@ import pytest
 import torch
 from test_chain import ROME, UNSTABLE, Project
 
-from collateral.chain import export_checkpoint
-from collateral.checkpoints import at_checkpoint
-from collateral.deltafile import read_increment
-from collateral.efficacy import measure_facts, read_reference
+from collateral.data.edit_order import chosen_facts
+from collateral.data.facts import read_facts
+from collateral.deltas.file_format import read_increment
+from collateral.editing.checkpoint import at_checkpoint
 from collateral.errors import CollateralError
-from collateral.facts import read_facts
-from collateral.figures.weights import adapters
-from collateral.models import load_model
-from collateral.sequences import chosen_facts
-from collateral.tensorfile import read_tensors
-from collateral.weights import weigh_checkpoint
+from collateral.evaluation.efficacy import measure_facts, read_reference
+from collateral.evaluation.weights.statistics import weigh_checkpoint
+from collateral.models.language_model import load_model
+from collateral.models.tensor_file import read_tensors
+from collateral.pipeline.edit_chain import export_checkpoint
+from collateral.report.figures.weights import adapters
 
 GRACE = {
     "method": "grace",

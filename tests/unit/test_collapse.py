@@ -5,9 +5,10 @@ import math
 import polars as pl
 import pytest
 
-from collateral import collapse, tables
-from collateral.abilities import answer_of, write_not_evaluated
-from collateral.files import write_json
+from collateral.analysis.tables import collapse
+from collateral.analysis.tables import collect as tables
+from collateral.evaluation.harness import answer_of, write_not_evaluated
+from collateral.io.atomic import write_json
 
 SETTINGS = {"perplexity_ratio": 10, "one_answer": 0.95}
 EDITED = {"model": "m", "dataset": "d", "seed": 0, "editor": "rome"}

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 import warmjobs
-from collateral.files import write_json
-from collateral.gathering import write_tables
-from collateral.tableschemas import TABLES
+from collateral.analysis.tables.gather import write_tables
+from collateral.analysis.tables.schema import TABLES
+from collateral.io.atomic import write_json
 from paired_frames import BEFORE, UNEDITED, answers, at, frames, reliability, texts
 
 ROOT = Path(__file__).parents[2]

@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from collateral.comparisons import SCHEMA, comparisons
+from collateral.analysis.statistics.comparisons import SCHEMA, comparisons
+from collateral.analysis.statistics.edit_horizon import horizons
+from collateral.analysis.statistics.inference import Terms, holm
+from collateral.analysis.statistics.normalized import carried, normalised
+from collateral.analysis.statistics.paired_proportions import mcnemar_p, tango_interval
+from collateral.analysis.statistics.pairing import measured
 from collateral.errors import CollateralError
-from collateral.horizons import horizons
-from collateral.inference import Terms, holm
-from collateral.normalised import carried, normalised
-from collateral.pairing import measured
-from collateral.proportions import mcnemar_p, tango_interval
 from paired_frames import BEFORE, UNEDITED, WORDS, answers, at, frames, not_evaluated, texts
 
 TERMS = Terms(resamples=400)

@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from collateral.editing.hyperparameter_ranges import RANGES
+from collateral.editing.registry import (
+    checked_settings,
+    declaration,
+    edited_layers,
+    load_method,
+    method_names,
+)
 from collateral.errors import CollateralError
-from collateral.ranges import RANGES
-from collateral.recipes import checked_settings, declaration, edited_layers, load_method, method_names
-from collateral.settings import key_table, leaves, load_study
-from collateral.study import Cell, reference_blocks
+from collateral.study.config import key_table, leaves, load_study
+from collateral.study.design import Cell, reference_blocks
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -295,7 +301,7 @@ def test_declarations_are_those_of_the_classes():
     import importlib
 
     for method in method_names():
-        owner = importlib.import_module(f"collateral.methods.{method}").METHOD
+        owner = importlib.import_module(f"collateral.editing.methods.{method}").METHOD
         fields = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(owner)}
         declared = declaration(method)
         assert {name: required for name, (_, required) in declared.fields.items()} == fields

@@ -2,9 +2,14 @@
 
 import pytest
 
-from collateral.contexts import checked_templates, read_templates, sample_templates, write_templates
+from collateral.editing.prepare.context_templates import (
+    checked_templates,
+    read_templates,
+    sample_templates,
+    write_templates,
+)
 from collateral.errors import CollateralError
-from collateral.files import write_json
+from collateral.io.atomic import write_json
 
 
 def test_templates_are_a_function_of_seed_and_lengths(model):

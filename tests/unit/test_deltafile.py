@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collateral.deltafile import read_increment, read_outline, write_increment
+from collateral.deltas.file_format import read_increment, read_outline, write_increment
+from collateral.deltas.increment import rebuild, tensor_sha256
 from collateral.errors import CollateralError
-from collateral.increments import rebuild, tensor_sha256
-from collateral.tablefile import write_sealed
+from collateral.io.parquet import write_sealed
 
 NAME = "model.layers.1.mlp.down_proj.weight"
 

@@ -9,9 +9,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, too
 
 import messages
-from collateral import tableschemas
-from collateral.benchmarks import about
-from collateral.sources import formats
+from collateral.analysis.tables import schema as tableschemas
+from collateral.data.loaders import registry as formats
+from collateral.tasks.benchmarks import about
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {

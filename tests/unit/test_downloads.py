@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from collateral import transfers
-from collateral.downloads import fetch
+from collateral.data.download import http as transfers
+from collateral.data.download.fetch import fetch
+from collateral.data.download.retry import Patience
 from collateral.errors import CollateralError
-from collateral.retries import Patience
 from loopback import serving
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -195,7 +195,7 @@ def test_a_hub_file_without_a_checksum_comes_from_a_mirror_with_a_warning(mirror
 
 def test_downloading_imports_no_torch():
     code = (
-        "import sys, collateral.downloads;"
+        "import sys, collateral.data.download.fetch;"
         "print([m for m in ('torch', 'transformers', 'lm_eval', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -411,7 +411,7 @@ def test_a_folder_that_cannot_be_made_is_named(served, tmp_path):
 FETCH = """
 import sys
 from pathlib import Path
-from collateral.downloads import fetch
+from collateral.data.download.fetch import fetch
 fetch({"url": sys.argv[1], "sha256": sys.argv[2]}, Path(sys.argv[3]))
 """
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from test_chain import ROME, UNSTABLE, Project
 
-from collateral.deltafile import write_increment
-from collateral.drift import cka_drift, cosine_drift, divergences, measure_drift, norm_ratio
+from collateral.deltas.file_format import write_increment
+from collateral.deltas.replay import apply_chain
+from collateral.editing.prepare.second_moments import windows
 from collateral.errors import CollateralError
-from collateral.hooks import capture
-from collateral.models import load_model
-from collateral.moments import windows
-from collateral.session import apply_chain
+from collateral.evaluation.drift import cka_drift, cosine_drift, divergences, measure_drift, norm_ratio
+from collateral.models.hooks import capture
+from collateral.models.language_model import load_model
 from tiny import FAMILIES, WORDS
 
 TEXTS = [WORDS, WORDS[::-1]]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from collateral.data.facts import Fact, read_facts, write_facts
+from collateral.data.loaders import embedded
 from collateral.errors import CollateralError
-from collateral.facts import Fact, read_facts, write_facts
-from collateral.sources import embedded
 
 FOLDER = Path(__file__).parents[2] / "resources" / "embedded"
 
@@ -115,7 +115,7 @@ def test_two_loads_are_equal_and_survive_parquet(facts: list[Fact], tmp_path: Pa
 
 def test_loading_needs_no_torch_and_no_fixed_hash_seed() -> None:
     code = (
-        "import sys; from pathlib import Path; from collateral.sources import embedded, zsre, counterfact;"
+        "import sys; from pathlib import Path; from collateral.data.loaders import embedded, zsre, counterfact;"
         f"facts = embedded.load(Path({str(FOLDER)!r}));"
         "assert 'torch' not in sys.modules; print(facts[:40])"
     )

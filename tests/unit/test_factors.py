@@ -14,16 +14,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collateral import factors
-from collateral.delta import Delta
-from collateral.deltafile import read_chain, read_increment, read_outline, read_parts, write_increment
-from collateral.deltaheads import MOST_RANKS
+from collateral.deltas import low_rank as factors
+from collateral.deltas.file_format import (
+    read_chain,
+    read_increment,
+    read_outline,
+    read_parts,
+    write_increment,
+)
+from collateral.deltas.increment import rebuild
+from collateral.deltas.limits import MOST_RANKS
+from collateral.deltas.low_rank import Factors
+from collateral.deltas.operations import Ledger, followed, operation_of
+from collateral.deltas.replay import replay
+from collateral.deltas.update import Delta
 from collateral.errors import CollateralError
-from collateral.factors import Factors
-from collateral.increments import rebuild
-from collateral.operations import Ledger, followed, operation_of
-from collateral.replay import replay
-from collateral.tablefile import write_sealed
+from collateral.io.parquet import write_sealed
 from tiny import tiny_model
 
 NAMES = ("model.a.weight", "model.b.weight")

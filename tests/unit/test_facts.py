@@ -2,8 +2,8 @@
 
 import pytest
 
+from collateral.data.facts import Fact, first_records, read_facts, template_from_text, write_facts
 from collateral.errors import CollateralError
-from collateral.facts import Fact, first_records, read_facts, template_from_text, write_facts
 
 
 def test_round_trip(tmp_path, facts):

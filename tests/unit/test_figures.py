@@ -10,9 +10,9 @@ import pytest
 import figure_frames as given
 import report_frames as frames
 from collateral.errors import CollateralError
-from collateral.figures import abilities, edits, heatmaps, weights, words
-from collateral.figures.registry import FIGURES, instances
-from collateral.figures.rows import legible
+from collateral.report.figures import abilities, edits, heatmaps, weights, words
+from collateral.report.figures.registry import FIGURES, instances
+from collateral.report.figures.rows import legible
 
 TABLES = frames.tables()
 OWN = {

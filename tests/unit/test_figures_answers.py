@@ -7,7 +7,7 @@ import pytest
 
 import figure_frames as given
 import report_frames as frames
-from collateral.figures import (
+from collateral.report.figures import (
     abilities,
     batches,
     beforeafter,

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from collateral.errors import CollateralError, unknown_name
-from collateral.files import read_json, read_sealed_json, whole_file, write_json
+from collateral.io.atomic import read_json, read_sealed_json, whole_file, write_json
 
 
 def test_an_interrupted_writer_leaves_the_old_file(tmp_path):

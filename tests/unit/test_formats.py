@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from collateral.data.loaders.about import UNCLEAR
+from collateral.data.loaders.registry import FORMATS, about, about_table, load_facts
 from collateral.errors import CollateralError
-from collateral.sources.about import UNCLEAR
-from collateral.sources.formats import FORMATS, about, about_table, load_facts
 from sourcefiles import written
 
-FOLDER = Path(__file__).parents[2] / "src" / "collateral" / "sources"
+FOLDER = Path(__file__).parents[2] / "src" / "collateral" / "data" / "loaders"
 
 
 def test_every_loader_in_the_folder_has_a_name() -> None:
@@ -31,10 +31,10 @@ def test_every_loader_in_the_folder_has_a_name() -> None:
 def test_no_loader_needs_torch() -> None:
     code = (
         "import importlib, json, sys; names = json.loads(sys.argv[1]);"
-        "[importlib.import_module(f'collateral.sources.{name}') for name in names];"
+        "[importlib.import_module(f'collateral.data.loaders.{name}') for name in names];"
         "sys.exit(any(heavy in sys.modules for heavy in ('torch', 'transformers', 'lm_eval')))"
     )
-    subprocess.run([sys.executable, "-c", code, json.dumps(["formats", *FORMATS])], check=True)
+    subprocess.run([sys.executable, "-c", code, json.dumps(["registry", *FORMATS])], check=True)
 
 
 def test_a_limit_counts_records_and_keeps_a_case_whole(tmp_path: Path) -> None:

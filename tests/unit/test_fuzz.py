@@ -33,14 +33,15 @@ from hypothesis import strategies as st
 
 import inferred_frames
 import report_frames
-from collateral import pages, sealed
-from collateral.deltafile import read_increment, read_outline, read_parts, write_increment
+from collateral.data.facts import Fact
+from collateral.data.loaders.registry import load_facts
+from collateral.deltas.file_format import read_increment, read_outline, read_parts, write_increment
+from collateral.deltas.increment import rebuild
 from collateral.errors import CollateralError
-from collateral.facts import Fact
-from collateral.increments import rebuild
-from collateral.settings import load_study
-from collateral.sources.formats import load_facts
-from collateral.tablefile import write_sealed
+from collateral.io import checksum as sealed
+from collateral.io.parquet import write_sealed
+from collateral.report.pages import pages
+from collateral.study.config import load_study
 
 ROOT = Path(__file__).parents[2]
 SECONDS = float(os.environ.get("COLLATERAL_FUZZ_SECONDS", "0"))

@@ -5,22 +5,25 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from collateral import comparisons, horizons, normalised, predictors, results, retention, tradeoffs
-from collateral.abilities import ITEM_SCHEMA
-from collateral.collapse import COLLAPSE_SCHEMA
-from collateral.costs import costs
-from collateral.derived import derived
-from collateral.efficacy import SCHEMA as EFFICACY_SCHEMA
+from collateral.analysis.statistics import comparisons, predictors, retention, tradeoffs
+from collateral.analysis.statistics import edit_horizon as horizons
+from collateral.analysis.statistics import normalized as normalised
+from collateral.analysis.statistics.derive import derived
+from collateral.analysis.statistics.inference import Terms
+from collateral.analysis.tables.collapse import COLLAPSE_SCHEMA
+from collateral.analysis.tables.collect import KEY
+from collateral.analysis.tables.costs import costs
+from collateral.analysis.tables.gather import editor_table, gathered, write_tables
+from collateral.analysis.tables.schema import INFERRED, MEASURED, TABLES, conformed, flat
+from collateral.editing.session import RECORD_SCHEMA
 from collateral.errors import CollateralError
-from collateral.files import write_text
-from collateral.gathering import editor_table, gathered, write_tables
-from collateral.inference import Terms
-from collateral.session import RECORD_SCHEMA
-from collateral.studyconfig import read_study
-from collateral.tables import KEY
-from collateral.tableschemas import INFERRED, MEASURED, TABLES, conformed, flat
-from collateral.weights import HEATMAP_SCHEMA
-from collateral.weights import SCHEMA as WEIGHTS_SCHEMA
+from collateral.evaluation.efficacy import SCHEMA as EFFICACY_SCHEMA
+from collateral.evaluation.harness import ITEM_SCHEMA
+from collateral.evaluation.weights.statistics import HEATMAP_SCHEMA
+from collateral.evaluation.weights.statistics import SCHEMA as WEIGHTS_SCHEMA
+from collateral.io.atomic import write_text
+from collateral.study import outputs as results
+from collateral.study.command_line import read_study
 
 ROOT = Path(__file__).parents[2]
 KINDS = tuple(results.gathered(read_study(ROOT, None, [])))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collateral.settings import load_study
-from collateral.studyconfig import merged, read_study
-from collateral.yamlfile import MAX_BYTES, read_yaml
+from collateral.io.yaml import MAX_BYTES, read_yaml
+from collateral.study.command_line import merged, read_study
+from collateral.study.config import load_study
 from refusals import refused
 
 ROOT = Path(__file__).parents[2]

@@ -19,16 +19,17 @@ import polars as pl
 import pytest
 import torch
 
-from collateral import kept, runs
-from collateral.deltafile import read_increment, write_increment
-from collateral.downloads import fetch
+from collateral.data.download.fetch import fetch
+from collateral.deltas.file_format import read_increment, write_increment
+from collateral.deltas.increment import rebuild
 from collateral.errors import CollateralError
-from collateral.files import STALE, read_sealed_json, whole_file, write_json, write_text
-from collateral.increments import rebuild
-from collateral.modelsource import fetch_model
-from collateral.shortages import shortage
-from collateral.tablefile import read_table, write_table
-from collateral.tensorfile import read_tensors, write_tensors
+from collateral.io.atomic import STALE, read_sealed_json, whole_file, write_json, write_text
+from collateral.io.parquet import read_table, write_table
+from collateral.io.resource_errors import shortage
+from collateral.models.download import fetch_model
+from collateral.models.tensor_file import read_tensors, write_tensors
+from collateral.runtime import job_cache as kept
+from collateral.runtime import run_lock as runs
 from smalldisk import mounted, remounted
 from smallstudy import save_tiny
 
@@ -289,10 +290,10 @@ STARVED = """
 import os, resource, sys
 from pathlib import Path
 import torch
-from collateral.deltafile import read_increment
+from collateral.deltas.file_format import read_increment
 from collateral.errors import CollateralError
-from collateral.shortages import shortage
-from collateral.tensorfile import read_tensors
+from collateral.io.resource_errors import shortage
+from collateral.models.tensor_file import read_tensors
 torch.set_num_threads(1)
 held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (held + 24 * 2**20, resource.RLIM_INFINITY))

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from collateral.data.download.hub import asked
+from collateral.data.download.retry import Patience
 from collateral.errors import CollateralError
-from collateral.hub import asked
-from collateral.retries import Patience
 from loopback import serving
 
 BODY = bytes(range(256)) * 400
@@ -24,9 +24,9 @@ SOURCE = {"hub": "some/data", "revision": REVISION, "file": "data/facts.json"}
 FETCH = """
 import json, logging, sys
 from pathlib import Path
-from collateral.downloads import fetch
+from collateral.data.download.fetch import fetch
 from collateral.errors import CollateralError
-from collateral.retries import Patience
+from collateral.data.download.retry import Patience
 logging.basicConfig(level="INFO")
 source, target, mirror, max_bytes = json.loads(sys.argv[1])
 waits = []

@@ -5,13 +5,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from collateral import places
+from collateral.data.corpus import documents
+from collateral.data.download.corpus import bring_text
 from collateral.errors import CollateralError
-from collateral.hubtext import bring_text
-from collateral.proving import HubTasksError, prove_tasks
-from collateral.staging import hub_text, staged_files
-from collateral.studyconfig import read_study
-from collateral.texts import documents
+from collateral.pipeline.check_staged import HubTasksError, prove_tasks
+from collateral.study import paths as places
+from collateral.study.command_line import read_study
+from collateral.study.staging import hub_text, staged_files
 
 ROOT = Path(__file__).parents[2]
 ROWS = ["", " = Oaks = \n", "An oak stands here.\n", "", "Two\n\nparagraphs.", "The last of them."]

@@ -11,9 +11,22 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest, bootstrap, multinomial, norm, permutation_test, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 
-from collateral.inference import Terms, holm, infer, verdict
-from collateral.proportions import detectable_share, margin_p, mcnemar_p, tango_interval, tango_z
-from collateral.resampling import Paired, bca_interval, crossed, sign_flip_p, student, student_interval
+from collateral.analysis.statistics.inference import Terms, holm, infer, verdict
+from collateral.analysis.statistics.paired_proportions import (
+    detectable_share,
+    margin_p,
+    mcnemar_p,
+    tango_interval,
+    tango_z,
+)
+from collateral.analysis.statistics.resampling import (
+    Paired,
+    bca_interval,
+    crossed,
+    sign_flip_p,
+    student,
+    student_interval,
+)
 
 TERMS = Terms(resamples=400)
 

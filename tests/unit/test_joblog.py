@@ -6,12 +6,13 @@ import sys
 
 import pytest
 
-from collateral.joblog import COMMAND, broke_off
+from collateral.runtime.job import COMMAND, broke_off
 
 BODY = """
 import logging, sys
 from collateral.errors import CollateralError
-from collateral.joblog import NOTE, job
+from collateral.runtime.job import job
+from collateral.io.log_levels import NOTE
 with job(sys.argv[1]):
     print("a library talks")
     logging.getLogger("collateral.x").info("detail")
@@ -54,8 +55,8 @@ import sys
 import pytest
 from pathlib import Path
 from collateral.errors import CollateralError
-from collateral.joblog import broke_off, job
-from collateral.kept import claim
+from collateral.runtime.job import broke_off, job
+from collateral.runtime.job_cache import claim
 with job("job.log", claim=claim("edit", ["in"], ["results/delta"], {{}})):
     assert broke_off(Path("job.log"))
     Path("results").mkdir(exist_ok=True)

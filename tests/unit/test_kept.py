@@ -7,7 +7,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from collateral.kept import FORGOTTEN, claim, displace, drop, keep, take_back
+from collateral.runtime.job_cache import FORGOTTEN, claim, displace, drop, keep, take_back
 
 
 @pytest.fixture

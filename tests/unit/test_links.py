@@ -6,14 +6,14 @@ import torch
 from polars.testing import assert_frame_equal
 from test_chain import Project, making
 
-from collateral import session
-from collateral.deltafile import read_increment
-from collateral.editing import UnstableEditError
-from collateral.models import load_model
-from collateral.moments import Moment, write_moments
-from collateral.session import apply_chain, recipe_sha256
-from collateral.states import read_state
-from collateral.weights import weigh_checkpoint
+from collateral.deltas.file_format import read_increment
+from collateral.deltas.replay import apply_chain
+from collateral.editing import session
+from collateral.editing.method import UnstableEditError
+from collateral.editing.prepare.second_moments import Moment, write_moments
+from collateral.editing.state import read_state, recipe_sha256
+from collateral.evaluation.weights.statistics import weigh_checkpoint
+from collateral.models.language_model import load_model
 from plainmass import second_moment
 
 UNSTABLE = {"action": "stop", "limit": 10.0}

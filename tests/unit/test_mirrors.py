@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from collateral.downloads import fetch
+from collateral.data.download.fetch import fetch
+from collateral.data.download.mirror import mirrored
 from collateral.errors import CollateralError
-from collateral.mirrors import mirrored
 
 BODY = b'[{"subject": "Avalon"}]'
 SHA = hashlib.sha256(BODY).hexdigest()

@@ -6,10 +6,10 @@ import zipfile
 import pytest
 import torch
 
-from collateral import modelsource
 from collateral.errors import CollateralError
-from collateral.models import load_model
-from collateral.modelsource import fetch_model
+from collateral.models import download as modelsource
+from collateral.models.download import fetch_model
+from collateral.models.language_model import load_model
 from tiny import tiny_network, tiny_tokenizer
 
 SHA = "0" * 64

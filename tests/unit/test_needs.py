@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from collateral import studysizes
-from collateral.jobs import Job, study_jobs
-from collateral.needs import LEAST_MEMORY, LEAST_MINUTES, SNAKEMAKE, Need, gpus_of, largest, need_of
-from collateral.plan import Machine, make_plan
+from collateral.study.cost import study_sizes as studysizes
+from collateral.study.cost.estimate import Machine, make_plan
+from collateral.study.cost.resources import (
+    LEAST_MEMORY,
+    LEAST_MINUTES,
+    SNAKEMAKE,
+    Need,
+    gpus_of,
+    largest,
+    need_of,
+)
+from collateral.study.jobs import Job, study_jobs
 from planned_studies import MODEL, RECORDED, sizes_of, study_of
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 from safetensors.numpy import save_file
 
-from collateral.pagedisk import checkpoint_bytes, disk_lines
-from collateral.pages import render
+from collateral.report.pages.disk import checkpoint_bytes, disk_lines
+from collateral.report.pages.pages import render
 
 COSTS = pl.DataFrame(
     {"model": ["tiny", "tiny", "tiny", "large"], "bytes": [3_000_000, 1_000_000, None, 2_000_000_000]},

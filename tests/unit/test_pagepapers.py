@@ -6,7 +6,7 @@ from html import unescape
 import polars as pl
 
 import report_frames as frames
-from collateral import pagepapers
+from collateral.report.pages import paper_tables as pagepapers
 
 
 def rows(markup: str) -> list[list[str]]:

@@ -15,11 +15,13 @@ import pytest
 
 import inferred_frames as inferred
 import report_frames as frames
-from collateral import pageparts, pages, pagetables
-from collateral.drawings import drawings, number_rows
 from collateral.errors import CollateralError
-from collateral.figures.registry import FIGURES as REGISTERED
-from collateral.figures.registry import instances
+from collateral.report.figures.registry import FIGURES as REGISTERED
+from collateral.report.figures.registry import instances
+from collateral.report.pages import layout as pageparts
+from collateral.report.pages import pages
+from collateral.report.pages import tables as pagetables
+from collateral.report.render import drawings, number_rows
 
 PAGES = ("index.html", "abilities.html", "edits.html", "weights.html", "cost.html")
 FIRST = "index.html"
@@ -350,9 +352,8 @@ def test_json_that_cannot_be_written_is_refused():
 
 
 def test_the_report_needs_neither_torch_nor_lm_eval():
-    code = (
-        "import sys, collateral.pages; print(sorted({'torch', 'lm_eval', 'transformers'} & set(sys.modules)))"
-    )
+    heavy = "{'torch', 'lm_eval', 'transformers'}"
+    code = f"import sys, collateral.report.pages.pages; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

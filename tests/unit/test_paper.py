@@ -8,9 +8,9 @@ import pytest
 
 import inferred_frames as inferred
 import report_frames as frames
-from collateral import reportfiles
-from collateral.drawings import Drawing, drawings, parts
-from collateral.paper import fitted, svg_and_png
+from collateral.report import write as reportfiles
+from collateral.report.render import Drawing, drawings, parts
+from collateral.report.static_figures import fitted, svg_and_png
 
 DRAWN = {one.name: one for one in drawings(frames.tables() | inferred.tables())}
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collateral import cards
 from collateral.errors import CollateralError
-from collateral.models import load_model
+from collateral.models import device_map as cards
+from collateral.models.language_model import load_model
 from tiny import ALL_FAMILIES, tiny_network
 from unit.test_chain import Project
 

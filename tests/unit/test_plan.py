@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from collateral import places
 from collateral.errors import CollateralError
-from collateral.jobs import Job, study_jobs
-from collateral.needs import Need, need_of
-from collateral.plan import Machine, make_plan, total
-from collateral.plantable import card_notes, hours, plan_text, size
-from collateral.rates import Record, calibrated, read_records
-from collateral.shapes import Shape, shape_of_config, shape_of_settings
-from collateral.taskcounts import suite_counts
+from collateral.io.units import hours, size
+from collateral.study import paths as places
+from collateral.study.cost.device_rates import calibrated
+from collateral.study.cost.estimate import Machine, make_plan, total
+from collateral.study.cost.model_shape import Shape, shape_of_config, shape_of_settings
+from collateral.study.cost.plan_text import card_notes, plan_text
+from collateral.study.cost.resources import Need, need_of
+from collateral.study.job_records import Record, read_records
+from collateral.study.jobs import Job, study_jobs
+from collateral.tasks.token_counts import suite_counts
 from planned_studies import MODEL, RECORDED, sizes_of, study_of
 
 ROOT = Path(__file__).parents[2]

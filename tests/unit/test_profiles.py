@@ -8,7 +8,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from collateral.settings import load_study
+from collateral.study.config import load_study
 
 ROOT = Path(__file__).parents[2]
 

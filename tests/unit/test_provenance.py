@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from collateral import codetrees, provenance
-from collateral.codetrees import Trees
-from collateral.libraries import versions
+from collateral.io.versions import versions
+from collateral.runtime import fingerprint as provenance
+from collateral.runtime import source_trees as codetrees
+from collateral.runtime.source_trees import Trees
 
 
 @pytest.fixture
@@ -63,10 +64,13 @@ def test_what_is_not_reached_does_not_count(package):
 
 
 def test_only_the_named_method_counts(package):
-    rome, ft = mark(package, "collateral.methods.rome"), mark(package, "collateral.methods.ft")
+    rome, ft = (
+        mark(package, "collateral.editing.methods.rome"),
+        mark(package, "collateral.editing.methods.ft"),
+    )
     edit(package, "methods/ft.py", "None", "1")
-    assert mark(package, "collateral.methods.rome") == rome
-    assert mark(package, "collateral.methods.ft") != ft
+    assert mark(package, "collateral.editing.methods.rome") == rome
+    assert mark(package, "collateral.editing.methods.ft") != ft
 
 
 def test_versions_and_machine_name_no_host():

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from collateral.data.facts import Fact, Probe
+from collateral.data.loaders import counterfact, zsre
+from collateral.data.question_forms import LETTERS, as_questions
 from collateral.errors import CollateralError
-from collateral.facts import Fact, Probe
-from collateral.questions import LETTERS, as_questions
-from collateral.sources import counterfact, zsre
 from sourcefiles import HOSTILE, shared
 
 TOWNS = ["Arlow", "Brint", "Cask", "Dorn", "Elm", "Fenn", "Gorse", "Heath"]
@@ -167,5 +167,5 @@ def test_the_public_files_can_be_asked_in_every_way() -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    code = "import sys, collateral.questions; assert 'torch' not in sys.modules"
+    code = "import sys, collateral.data.question_forms; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

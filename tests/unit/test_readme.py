@@ -4,7 +4,7 @@ import ast
 import sys
 from pathlib import Path
 
-from collateral.recipes import FOLDER, declaration, is_flagged, method_names
+from collateral.editing.registry import FOLDER, declaration, is_flagged, method_names
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -38,7 +38,7 @@ def table() -> str:
         own = [
             path.stem.removeprefix("test_")
             for path in sorted((ROOT / "tests/golden").glob("test_*.py"))
-            if f"from collateral.methods.{method} import" in path.read_text()
+            if f"from collateral.editing.methods.{method} import" in path.read_text()
         ]
         kind = (
             " (adapter)" if is_flagged(method, "adapter") else " (replaces)" * is_flagged(method, "replaces")

@@ -12,12 +12,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collateral import weights
-from collateral.deltafile import read_chain, read_increment, read_outline, read_parts, write_increment
+from collateral.deltas.file_format import (
+    read_chain,
+    read_increment,
+    read_outline,
+    read_parts,
+    write_increment,
+)
+from collateral.deltas.increment import rebuild
+from collateral.deltas.replay import replay
 from collateral.errors import CollateralError
-from collateral.increments import rebuild
-from collateral.modelfolder import write_manifest
-from collateral.replay import replay
+from collateral.evaluation.weights import statistics as weights
+from collateral.models.manifest import write_manifest
 
 SETTINGS = {"thresholds": [0.077], "quantiles": [0.5], "heatmap_blocks": 4}
 EDITOR = {"method": "x"}

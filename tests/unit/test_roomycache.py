@@ -3,7 +3,7 @@
 import torch
 from transformers import DynamicCache
 
-from collateral.roomycache import ROOM, RoomyLayer, roomy_cache
+from collateral.evaluation.lm.kv_cache import ROOM, RoomyLayer, roomy_cache
 
 
 def drawn(*shape: int) -> torch.Tensor:

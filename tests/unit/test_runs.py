@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from collateral import runs
 from collateral.errors import CollateralError
-from collateral.runs import one_run, slurm_jobs, wait_for_orphans
+from collateral.runtime import run_lock as runs
+from collateral.runtime.run_lock import one_run, slurm_jobs, wait_for_orphans
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from collateral.runs import one_run
+from collateral.runtime.run_lock import one_run
 with one_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -7,9 +7,9 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from collateral.continuing import Stops, continued
-from collateral.scoring import SharedContextLM
-from collateral.sharedrows import SHARED, Row, Text, packed, rows_of
+from collateral.evaluation.lm.continuous_batching import Stops, continued
+from collateral.evaluation.lm.prefix_tree import SHARED, Row, Text, packed, rows_of
+from collateral.evaluation.lm.shared_prefix_lm import SharedContextLM
 from tiny import tiny_model
 
 ONE, TWO = "Avalon lies beyond the western sea. Its king", "Merlin"

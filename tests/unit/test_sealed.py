@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from collateral.errors import CollateralError
-from collateral.files import read_sealed_json, write_json
-from collateral.libraries import versions
-from collateral.tablefile import made_with, read_table, write_table
+from collateral.io.atomic import read_sealed_json, write_json
+from collateral.io.parquet import made_with, read_table, write_table
+from collateral.io.versions import versions
 
 HOSTILE = 'collateral_seal": "' + "0" * 64  # and the same again as the key of a footer
 TABLE = pl.DataFrame({"text": [HOSTILE, "collateral_seal\x18@" + "0" * 64, "é"], "value": [0.1, -0.0, None]})

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collateral import modelsource
-from collateral.downloads import fetch
-from collateral.modelfolder import write_manifest
-from collateral.models import load_model
-from collateral.modelsource import fetch_model
-from collateral.proving import prove_models
-from collateral.retries import Patience
-from collateral.settings import load_study
-from collateral.transfers import shown
+from collateral.data.download.fetch import fetch
+from collateral.data.download.http import shown
+from collateral.data.download.retry import Patience
+from collateral.models import download as modelsource
+from collateral.models.download import fetch_model
+from collateral.models.language_model import load_model
+from collateral.models.manifest import write_manifest
+from collateral.pipeline.check_staged import prove_models
+from collateral.study.config import load_study
 from loopback import serving
 from refusals import refused
 from tiny import tiny_network, tiny_tokenizer
@@ -193,9 +193,9 @@ HUB = """
 import json, logging, sys
 from pathlib import Path
 from collateral.errors import CollateralError
-from collateral.modelsource import fetch_model
-from collateral.retries import Patience
-from collateral.downloads import fetch
+from collateral.models.download import fetch_model
+from collateral.data.download.retry import Patience
+from collateral.data.download.fetch import fetch
 logging.basicConfig(level="DEBUG")
 folder = Path(sys.argv[1])
 revision = "0123456789abcdef0123456789abcdef01234567"

@@ -3,9 +3,7 @@
 import polars as pl
 import pytest
 
-from collateral.errors import CollateralError
-from collateral.facts import Fact
-from collateral.sequences import (
+from collateral.data.edit_order import (
     chosen_facts,
     derive_seed,
     last_facts,
@@ -13,7 +11,9 @@ from collateral.sequences import (
     read_table,
     write_sequence,
 )
-from collateral.tablefile import write_table
+from collateral.data.facts import Fact
+from collateral.errors import CollateralError
+from collateral.io.parquet import write_table
 
 
 def make(count, subject="s{}", relation="r"):

@@ -10,12 +10,12 @@ import threading
 
 import pytest
 
-from collateral import locks
+from collateral.data.shared_resources import check_source, is_shared, made_from, record
 from collateral.errors import CollateralError
-from collateral.files import read_sealed_json
-from collateral.locks import only_one
-from collateral.modelsource import fetch_model
-from collateral.sharing import check_source, is_shared, made_from, record
+from collateral.io import locks
+from collateral.io.atomic import read_sealed_json
+from collateral.io.locks import only_one
+from collateral.models.download import fetch_model
 from loopback import serving
 from tiny import tiny_network, tiny_tokenizer
 
@@ -25,20 +25,20 @@ FETCH = """
 import json, logging, sys
 from pathlib import Path
 logging.basicConfig(level="INFO")
-from collateral.downloads import fetch
+from collateral.data.download.fetch import fetch
 fetch(json.loads(sys.argv[1]), Path(sys.argv[2]))
 """
 MODEL = """
 import json, logging, sys
 from pathlib import Path
 logging.basicConfig(level="INFO")
-from collateral.modelsource import fetch_model
+from collateral.models.download import fetch_model
 fetch_model(json.loads(sys.argv[1]), Path(sys.argv[2]))
 """
 HOLD = """
 import sys, time
 from pathlib import Path
-from collateral.locks import only_one
+from collateral.io.locks import only_one
 with only_one(Path(sys.argv[1])) as waited:
     print(waited, flush=True)
     time.sleep(float(sys.argv[2]))

@@ -4,11 +4,11 @@ import polars as pl
 import pytest
 from test_chain import ROME, Project
 
-from collateral import singles
-from collateral.chain import LinkFiles
-from collateral.delta import Factors
-from collateral.singles import edit_singly
-from collateral.weights import change_of, update_statistics
+from collateral.deltas.update import Factors
+from collateral.evaluation.weights.statistics import change_of, update_statistics
+from collateral.pipeline import edit_singly as singles
+from collateral.pipeline.edit_chain import LinkFiles
+from collateral.pipeline.edit_singly import edit_singly
 
 RECT = {**ROME, "regularizer": {"name": "rect", "keep": 40}}
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from collateral.facts import Fact, Probe
-from collateral.sources import counterfact, records, zsre
+from collateral.data.facts import Fact, Probe
+from collateral.data.loaders import counterfact, records, zsre
 from sourcefiles import changed, refusal, shared, written
 
 QUESTION: dict[str, Any] = {

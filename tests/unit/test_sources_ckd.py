@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from collateral.facts import Fact, Probe
-from collateral.sequences import permutation
-from collateral.sources import ckd
+from collateral.data.edit_order import permutation
+from collateral.data.facts import Fact, Probe
+from collateral.data.loaders import ckd
 from sourcefiles import HOSTILE, changed, refusal, written
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from collateral.facts import Fact, Probe
-from collateral.sources import commonsense
+from collateral.data.facts import Fact, Probe
+from collateral.data.loaders import commonsense
 from sourcefiles import HOSTILE, changed, refusal, shared, written
 
 STATEMENT: dict[str, Any] = {

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from collateral.facts import Fact, Probe
-from collateral.sources import elken
+from collateral.data.facts import Fact, Probe
+from collateral.data.loaders import elken
 from sourcefiles import HOSTILE, changed, refusal, written
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from collateral.facts import Fact, Probe, read_facts, write_facts
-from collateral.sequences import permutation
-from collateral.sources import mquake
+from collateral.data.edit_order import permutation
+from collateral.data.facts import Fact, Probe, read_facts, write_facts
+from collateral.data.loaders import mquake
 from sourcefiles import HOSTILE, changed, refusal, shared, written
 
 

@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 from test_chain import Project
 from test_links import RECIPES
 
-from collateral import chain, roots
+from collateral.editing.algorithms import recursive_least_squares as roots
+from collateral.editing.prepare.second_moments import Moment, write_moments
+from collateral.editing.state import Carried, open_state, read_state, write_state
 from collateral.errors import CollateralError
-from collateral.moments import Moment, write_moments
-from collateral.states import Carried, open_state, read_state, write_state
-from collateral.stored import Scratch
-from collateral.tensorfile import read_tensors, stored_tensors, write_tensors
+from collateral.models.spill import Scratch
+from collateral.models.tensor_file import read_tensors, stored_tensors, write_tensors
+from collateral.pipeline import edit_chain as chain
 from plainmass import second_moment
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")

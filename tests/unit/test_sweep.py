@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from collateral import sweep as sweeping
-from collateral import sweeploop
-from collateral.sweep import sweep
+from collateral.evaluation.weights import kernels as sweeploop
+from collateral.evaluation.weights import one_pass as sweeping
+from collateral.evaluation.weights.one_pass import sweep
 
 QUANTILES = [0.0, 0.01, 0.5, 0.8, 0.9, 0.99, 1.0]
 THRESHOLDS = [0.077, 0.171]
-SOURCES = str(Path(sweeploop.__file__).parents[1])
+SOURCES = str(Path(sweeploop.__file__).parents[3])
 
 
 def normal(shape, seed, scale=1.0):
@@ -144,7 +144,7 @@ def test_matrices_that_do_not_lie_row_by_row_have_the_same_numbers():
 
 SCRIPT = """
 import numpy as np
-from collateral.sweeploop import SUMS, compiled
+from collateral.evaluation.weights.kernels import SUMS, compiled
 rng = np.random.default_rng(0)
 old = rng.standard_normal((20, 700)).astype(np.float32)
 new = old + (rng.standard_normal(old.shape) * (rng.random(old.shape) > 0.5)).astype(np.float32)

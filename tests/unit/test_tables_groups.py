@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from collateral.files import write_json
-from collateral.tables import result_rows
-from collateral.taskfolders import chance_levels, task_metadata
+from collateral.analysis.tables.collect import result_rows
+from collateral.io.atomic import write_json
+from collateral.tasks.registry import chance_levels, task_metadata
 
 RESULT = {
     "results": {

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from collateral.errors import CollateralError
-from collateral.taskfolders import EMBEDDED, chance_levels, load_tasks, task_fingerprint, task_names
+from collateral.tasks.registry import EMBEDDED, chance_levels, load_tasks, task_fingerprint, task_names
 
 
 @pytest.fixture
@@ -132,7 +132,8 @@ def test_a_chance_that_is_no_share_is_refused(folder: Path) -> None:
 
 def test_fingerprints_need_neither_lm_eval_nor_torch() -> None:
     code = (
-        "import sys; from collateral.taskfolders import task_fingerprint, task_names; task_fingerprint(task_names());"
+        "import sys; from collateral.tasks.registry import task_fingerprint, task_names;"
+        "task_fingerprint(task_names());"
         "sys.exit(sorted({'lm_eval', 'torch', 'datasets', 'transformers'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from collateral.taskfolders import (
+from collateral.tasks.registry import (
     EMBEDDED,
     chance_levels,
     load_tasks,

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from collateral.abilities import evaluate, item_rows
-from collateral.benchmarks.catalogue import known_tasks
-from collateral.benchmarks.rerouting import Prepared
 from collateral.errors import CollateralError
-from collateral.taskfolders import benchmarks_of, load_tasks
+from collateral.evaluation.harness import evaluate, item_rows
+from collateral.tasks.benchmarks.catalogue import known_tasks
+from collateral.tasks.benchmarks.prepared_data import Prepared
+from collateral.tasks.registry import benchmarks_of, load_tasks
 from tiny import tiny_model
 
 CHOICES = {"text": ["ice", "the sun"], "label": ["A", "B"]}
@@ -206,7 +206,7 @@ def test_a_name_that_only_lm_eval_knows_is_looked_up_there() -> None:
 def test_what_is_known_of_the_tasks_agrees_with_lm_eval() -> None:
     from lm_eval.tasks import TaskManager
 
-    from collateral.benchmarks.rerouting import leaves, needs, needs_of_known
+    from collateral.tasks.benchmarks.prepared_data import leaves, needs, needs_of_known
 
     manager = TaskManager()
     for name, known in known_tasks().items():

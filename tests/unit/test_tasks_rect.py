@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from collateral.abilities import evaluate, item_rows
-from collateral.benchmarks.catalogue import benchmark
-from collateral.benchmarks.rerouting import Prepared
 from collateral.errors import CollateralError
-from collateral.taskfolders import benchmarks_of, chance_levels, load_tasks, task_metadata, task_names
+from collateral.evaluation.harness import evaluate, item_rows
+from collateral.tasks.benchmarks.catalogue import benchmark
+from collateral.tasks.benchmarks.prepared_data import Prepared
+from collateral.tasks.registry import benchmarks_of, chance_levels, load_tasks, task_metadata, task_names
 from tiny import tiny_model
 
 RECT = [name for name in task_names() if name.startswith("rect-")]

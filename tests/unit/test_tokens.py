@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from collateral.data.facts import Fact
 from collateral.errors import CollateralError
-from collateral.facts import Fact
-from collateral.tokens import pad, tokenize
+from collateral.models.tokenization import pad, tokenize
 from tiny import tiny_tokenizer
 
 

@@ -8,20 +8,20 @@ import polars as pl
 import pytest
 from scipy.stats import spearmanr
 
-from collateral.derived import derived
-from collateral.inference import Terms
-from collateral.normalised import normalised
-from collateral.pairing import measured
-from collateral.predictors import (
+from collateral.analysis.statistics.derive import derived
+from collateral.analysis.statistics.inference import Terms
+from collateral.analysis.statistics.normalized import normalised
+from collateral.analysis.statistics.pairing import measured
+from collateral.analysis.statistics.predictors import (
     drift_statistics,
     objective_statistics,
     predictors,
     spearman,
     weight_statistics,
 )
-from collateral.retention import retention
-from collateral.tables import KEY
-from collateral.tradeoffs import areas, common_tasks, efficacies, front, tradeoffs
+from collateral.analysis.statistics.retention import retention
+from collateral.analysis.statistics.tradeoffs import areas, common_tasks, efficacies, front, tradeoffs
+from collateral.analysis.tables.collect import KEY
 from paired_frames import BEFORE, UNEDITED, answers, at, efficacy, frames, reliability, texts
 
 TERMS = Terms(resamples=400)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from collateral.unfilled import Unfilled
+from collateral.models.meta_init import Unfilled
 from tiny import ALL_FAMILIES, tiny_network, tiny_tokenizer
 
 ROPES = {

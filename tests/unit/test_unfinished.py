@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from collateral import results
-from collateral.files import write_json, write_text
-from collateral.jobs import Job, outputs
-from collateral.studyconfig import read_study
-from collateral.unfinished import CHECKED, missing, sifted
+from collateral.io.atomic import write_json, write_text
+from collateral.report.progress import CHECKED, missing, sifted
+from collateral.study import outputs as results
+from collateral.study.command_line import read_study
+from collateral.study.jobs import Job, outputs
 
 ROOT = Path(__file__).parents[2]
 KINDS = tuple(results.gathered(read_study(ROOT, None, [])))

@@ -7,7 +7,9 @@ import pytest
 
 import inferred_frames as inferred
 import report_frames as frames
-from collateral import pagechains, pagefindings, pageverdicts
+from collateral.report.pages import chains as pagechains
+from collateral.report.pages import findings as pagefindings
+from collateral.report.pages import verdicts as pageverdicts
 
 TABLES = frames.tables() | inferred.tables()
 ORDER = ("rome", "rome-rect-40")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from collateral import waiting
-from collateral.modelfolder import write_manifest
-from collateral.waiting import Finder, Waiting, called_late, marked_late, wrapped_late
+from collateral.models.manifest import write_manifest
+from collateral.runtime import lazy_imports as waiting
+from collateral.runtime.lazy_imports import Finder, Waiting, called_late, marked_late, wrapped_late
 from smallstudy import save_tiny
 
 PACKAGE = {
@@ -141,11 +141,11 @@ JOB = """
 import sys
 from pathlib import Path
 snakemake = None  # as in a job's own script
-from collateral.joblog import job
-from collateral.abilities import evaluate
-from collateral.checkpoints import at_checkpoint
-from collateral.models import load_model
-from collateral.waiting import WAITING, Waiting
+from collateral.runtime.job import job
+from collateral.evaluation.harness import evaluate
+from collateral.editing.checkpoint import at_checkpoint
+from collateral.models.language_model import load_model
+from collateral.runtime.lazy_imports import WAITING, Waiting
 model = load_model(Path(sys.argv[1]))
 suite = {"tasks": ["embedded-sentiment", "embedded-summarization"], "batch_size": 4, "limit": 2}
 with at_checkpoint(model, []):
@@ -224,7 +224,7 @@ def test_what_an_evaluation_does_without_is_not_imported(folder):
 
 
 def test_outside_a_job_nothing_waits():
-    code = "import sys, collateral.joblog, collateral.waiting\n"
-    code += "print('NONE', any(isinstance(f, collateral.waiting.Finder) for f in sys.meta_path))"
+    code = "import sys, collateral.runtime.job, collateral.runtime.lazy_imports\n"
+    code += "print('NONE', any(isinstance(f, collateral.runtime.lazy_imports.Finder) for f in sys.meta_path))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "NONE False\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collateral.verification import verify
+from collateral.pipeline.verify import verify
 from smalldisk import mounted, remounted
 from smallstudy import Project, make_project
 

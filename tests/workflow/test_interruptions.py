@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from collateral.verification import verify
+from collateral.pipeline.verify import verify
 from slurmcluster import until
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 import warmjobs
-from collateral.jobs import outputs, study_jobs
-from collateral.studyconfig import read_study, task_folders
-from collateral.tablefile import write_table
-from collateral.tableschemas import MEASURED
+from collateral.analysis.tables.schema import MEASURED
+from collateral.io.parquet import write_table
+from collateral.study.command_line import read_study, task_folders
+from collateral.study.jobs import outputs, study_jobs
 from smallstudy import Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]

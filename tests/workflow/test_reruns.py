@@ -58,11 +58,11 @@ def test_a_moved_and_touched_project_reruns_nothing(copy):
 
 def test_comments_and_docstrings_rerun_nothing(copy):
     copy.edit(
-        "src/collateral/methods/rome.py",
+        "src/collateral/editing/methods/rome.py",
         "        keys = target.keys.float()",
         "        # of all contexts\n        keys = target.keys.float()",
     )
-    copy.edit("src/collateral/regularizers.py", '"""Regularisers', '"""All regularisers')
+    copy.edit("src/collateral/editing/regularizers.py", '"""Regularisers', '"""All regularisers')
     copy.edit("workflow/scripts/edit.py", '"""One link', '"""A link')
     copy.edit("workflow/rules/edit.smk", "# The chain", "# A chain")
     assert copy.planned() == set()
@@ -76,13 +76,15 @@ def test_keep_of_one_editor_reruns_its_chain_and_what_hangs_on_it(copy):
 
 
 def test_a_formula_of_rome_reruns_the_rome_editors_only(copy):
-    copy.edit("src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)")
+    copy.edit(
+        "src/collateral/editing/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)"
+    )
     assert copy.planned() == whole("rome", 1, 3) | whole("rome-rect", 1, 3) | TABLES
 
 
 def test_a_formula_of_noop_reruns_noop_only(copy):
     copy.edit(
-        "src/collateral/methods/noop.py",
+        "src/collateral/editing/methods/noop.py",
         "return Edit(Delta(), dict(state), {})",
         "return Edit(Delta(), {}, {})",
     )
@@ -107,7 +109,7 @@ def test_a_formula_of_an_adapter_reruns_its_measurements_too(copy):
     study = copy.config["study"]
     copy.configure(study={**study, "editors": [*study["editors"], "grace"]})
     assert copy.planned() == whole("grace", 1, 3) | TABLES
-    copy.edit("src/collateral/codebook.py", "SLACK = 1e-3", "SLACK = 1e-2")
+    copy.edit("src/collateral/editing/algorithms/codebook.py", "SLACK = 1e-3", "SLACK = 1e-2")
     assert copy.planned() == whole("grace", 1, 3) | TABLES
 
 
@@ -167,7 +169,7 @@ def test_an_inserted_checkpoint_reruns_itself_and_the_later_ones(copy):
 
 
 def test_a_chart_or_caption_reruns_the_report_only(copy):
-    copy.edit("src/collateral/pages.py", '"What the study cost"', '"What it cost"')
+    copy.edit("src/collateral/report/pages/pages.py", '"What the study cost"', '"What it cost"')
     assert copy.planned() == REPORT
 
 
@@ -238,9 +240,11 @@ def test_keys_in_another_order_rerun_nothing(copy):
 
 
 def test_another_branch_and_back_reruns_nothing(copy):
-    path = copy.folder / "src/collateral/methods/rome.py"
+    path = copy.folder / "src/collateral/editing/methods/rome.py"
     text = path.read_text()
-    copy.edit("src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)")
+    copy.edit(
+        "src/collateral/editing/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)"
+    )
     assert copy.planned() != set()
     path.write_text(text)
     assert copy.planned() == set()
@@ -348,10 +352,12 @@ def test_why_says_in_words_what_would_be_made_anew_and_from_what(copy):
     editors = copy.config["editors"]
     editors["rome-rect"]["regularizer"]["keep"] = 20
     copy.configure(editors=editors)
-    copy.edit("src/collateral/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)")
+    copy.edit(
+        "src/collateral/editing/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)"
+    )
     begins, follows = copy.why(weights).split("What follows from it:")
     assert "Edit tiny with rome-rect up to 0001 edits" in begins
-    assert "the code that makes it changed: collateral.methods.rome" in begins
+    assert "the code that makes it changed: collateral.editing.methods.rome" in begins
     assert "settings changed: regularizer.keep: 40 → 20" in begins
     assert "0003" not in begins
     assert "Weigh rome-rect after 0003 edits" in follows

@@ -178,7 +178,7 @@ def test_a_job_that_reads_the_shared_model_is_not_disturbed_by_a_study_that_star
         share(project, shared)
         assert project.snakemake("--", "staged").returncode == 0
         stamps = {path: path.stat().st_ino for path in shared.glob("**/*") if path.is_file()}
-        project.edit("src/collateral/modelsource.py", "length=1 << 20", "length=1 << 21")
+        project.edit("src/collateral/models/download.py", "length=1 << 20", "length=1 << 21")
         assert project.planned("--", "staged") >= {"Fetch the model tiny"}
         done = project.snakemake("--", "staged")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -188,7 +188,7 @@ def test_a_job_that_reads_the_shared_model_is_not_disturbed_by_a_study_that_star
 
 
 def test_changed_download_code_that_is_staged_by_itself_reruns_nothing_else(copy):
-    copy.edit("src/collateral/modelsource.py", "length=1 << 20", "length=1 << 21")
+    copy.edit("src/collateral/models/download.py", "length=1 << 20", "length=1 << 21")
     copy.edit(
         "workflow/scripts/load_facts.py",
         "first = Path(snakemake.input[0])",

@@ -7,7 +7,7 @@ import re
 import polars as pl
 import pytest
 
-from collateral.files import read_sealed_json
+from collateral.io.atomic import read_sealed_json
 from smallstudy import make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]

@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 import torch
 
-from collateral.files import read_sealed_json
-from collateral.hypernetwork import FORMAT as HYPERNETWORK
-from collateral.moments import Moment, write_moments
-from collateral.sharing import write_record
-from collateral.tablefile import read_arrow, write_sealed, write_table
-from collateral.tensorfile import write_tensors
-from collateral.verification import verify
+from collateral.data.shared_resources import write_record
+from collateral.editing.algorithms.hypernetwork import FORMAT as HYPERNETWORK
+from collateral.editing.prepare.second_moments import Moment, write_moments
+from collateral.io.atomic import read_sealed_json
+from collateral.io.parquet import read_arrow, write_sealed, write_table
+from collateral.models.tensor_file import write_tensors
+from collateral.pipeline.verify import verify
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 

@@ -8,15 +8,17 @@ from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 
-from collateral import places, provenance, results, sharing, staging
-from collateral.benchmarks.catalogue import foreseen
-from collateral.codetrees import Trees
+from collateral.study import paths as places, outputs as results, staging
+from collateral.runtime import fingerprint as provenance
+from collateral.data import shared_resources as sharing
+from collateral.tasks.benchmarks.catalogue import foreseen
+from collateral.runtime.source_trees import Trees
 from collateral.errors import CollateralError
-from collateral.files import sha256_file
-from collateral.provenance import PACKAGE
-from collateral.settings import load_study
-from collateral.study import Cell, reference_blocks
-from collateral.taskfolders import benchmarks_of, task_fingerprint
+from collateral.io.atomic import sha256_file
+from collateral.runtime.fingerprint import PACKAGE
+from collateral.study.config import load_study
+from collateral.study.design import Cell, reference_blocks
+from collateral.tasks.registry import benchmarks_of, task_fingerprint
 
 # where this file lies, also if another Snakefile takes the workflow as a module
 ROOT = Path(str(workflow.current_basedir)).parents[1]
@@ -161,7 +163,7 @@ def loading(wildcards, *more):
 
 
 def loader_module(wildcards):
-    return f"collateral.sources.{STUDY.settings['datasets'][wildcards.dataset]['loader']}"
+    return f"collateral.data.loaders.{STUDY.settings['datasets'][wildcards.dataset]['loader']}"
 
 
 def dataset_files(wildcards):
@@ -281,7 +283,7 @@ def adapter_state(wildcards):
 def adapter_module(wildcards):
     """The module of an adapter, which takes part in every answer, so that its code counts in measurements too."""
     adapter = STUDY.is_flagged(wildcards.editor, "adapter")
-    return [f"collateral.methods.{recipe(wildcards)['method']}"] if adapter else []
+    return [f"collateral.editing.methods.{recipe(wildcards)['method']}"] if adapter else []
 
 
 def likeness(wildcards):

@@ -39,7 +39,7 @@ rule edit:
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
         runtime=settled(runtime, "model"),
-        code=lambda w: code("edit.py", f"collateral.methods.{recipe(w)['method']}"),
+        code=lambda w: code("edit.py", f"collateral.editing.methods.{recipe(w)['method']}"),
     message:
         "Edit {wildcards.model} with {wildcards.editor} up to {wildcards.edits} edits"
     script:
@@ -82,7 +82,7 @@ rule edit_singly:
         },
         weigh=lambda w: {name: STUDY.settings["weights"][name] for name in ("thresholds", "quantiles")},
         runtime=settled(runtime, "model"),
-        code=lambda w: code("edit_singly.py", f"collateral.methods.{recipe(w)['method']}"),
+        code=lambda w: code("edit_singly.py", f"collateral.editing.methods.{recipe(w)['method']}"),
     message:
         "Edit {wildcards.model} with {wildcards.editor}, one at a time, up to fact {wildcards.edits}"
     script:

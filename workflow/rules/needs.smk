@@ -1,8 +1,8 @@
-# What the rules ask a cluster for, and which jobs share a submission; how much is reckoned in `collateral.needs`.
+# What the rules ask a cluster for, and which jobs share a submission; how much is reckoned in `collateral.study.cost.resources`.
 
-from collateral.jobs import Job
-from collateral.needs import gpus_of, need_of
-from collateral.studysizes import sizes_of
+from collateral.study.jobs import Job
+from collateral.study.cost.resources import gpus_of, need_of
+from collateral.study.cost.study_sizes import sizes_of
 
 
 # Both bound what runs at a time within one machine or one submission, and not how many submissions run: a cluster
@@ -28,7 +28,7 @@ def need(job):
 
 
 def needed(name, wildcards):
-    """What a job needs: more for a larger model or more edits, see `collateral.needs`. The name is its rule's."""
+    """What a job needs: more for a larger model or more edits, see `collateral.study.cost.resources`. The name is its rule's."""
     own = {kind: wildcards.get(kind, "") for kind in ("model", "dataset", "suite")}
     editor = wildcards.get("editor", wildcards.get("learner", ""))
     edits, start = int(wildcards.get("edits", 0)), 0

@@ -1,6 +1,6 @@
 # Many small files → tidy tables → what they show → figures and one page.
 
-from collateral.tableschemas import INFERRED, MEASURED, READ, TABLES
+from collateral.analysis.tables.schema import INFERRED, MEASURED, READ, TABLES
 
 
 rule gather:
@@ -77,7 +77,7 @@ rule report:
     params:
         settings=STUDY.settings,
         code=code("report.py"),
-        look=[sha256_file(PACKAGE / name) for name in ("page.css", "page.js")],
+        look=[sha256_file(PACKAGE / name) for name in ("report/pages/page.css", "report/pages/page.js")],
     message:
         "Draw the report: {output.page}"
     script:

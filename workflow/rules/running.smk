@@ -8,9 +8,9 @@ import sys
 
 from snakemake.common import overwrite_function_params
 
-from collateral.joblog import COMMAND, broke_off
-from collateral.reasons import LEDGER, remember
-from collateral.runs import only_run
+from collateral.runtime.job import COMMAND, broke_off
+from collateral.runtime.explain_rerun import LEDGER, remember
+from collateral.runtime.run_lock import only_run
 
 
 def tell_parameters(rules):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.downloads import fetch
+from collateral.runtime.job import job
+from collateral.data.download.fetch import fetch
 
 with job(snakemake.log[0]):
     mirror = snakemake.resources.mirror

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.modelsource import fetch_model
+from collateral.runtime.job import job
+from collateral.models.download import fetch_model
 
 with job(snakemake.log[0]):
     fetch_model(snakemake.params.source, Path(snakemake.output[0]).parent)

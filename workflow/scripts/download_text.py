@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.hubtext import bring_text
+from collateral.runtime.job import job
+from collateral.data.download.corpus import bring_text
 
 with job(snakemake.log[0]):
     source = dict(snakemake.params.source)

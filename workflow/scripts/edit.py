@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.chain import edit_link, link_files
-from collateral.kept import claim
+from collateral.runtime.job import job
+from collateral.pipeline.edit_chain import edit_link, link_files
+from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):

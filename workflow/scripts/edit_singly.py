@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.chain import link_files
-from collateral.kept import claim
-from collateral.singles import edit_singly
+from collateral.runtime.job import job
+from collateral.pipeline.edit_chain import link_files
+from collateral.pipeline.edit_singly import edit_singly
+from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):

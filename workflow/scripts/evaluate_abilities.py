@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.abilities import evaluate, write_not_evaluated, write_result
-from collateral.checkpoints import at_checkpoint
-from collateral.files import read_sealed_json
-from collateral.kept import claim
-from collateral.models import load_model
+from collateral.runtime.job import job
+from collateral.editing.checkpoint import at_checkpoint
+from collateral.evaluation.harness import evaluate, write_not_evaluated, write_result
+from collateral.io.atomic import read_sealed_json
+from collateral.models.language_model import load_model
+from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.chain import export_checkpoint
+from collateral.runtime.job import job
+from collateral.pipeline.edit_chain import export_checkpoint
 
 with job(snakemake.log[0]):
     deltas = [Path(path) for path in snakemake.input.deltas]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.gathering import gathered, write_tables
-from collateral.taskfolders import suite_metadata
+from collateral.runtime.job import job
+from collateral.analysis.tables.gather import gathered, write_tables
+from collateral.tasks.registry import suite_metadata
 
 with job(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.derived import derived
-from collateral.gathering import write_tables
-from collateral.inference import Terms
-from collateral.sequences import read_table
+from collateral.runtime.job import job
+from collateral.analysis.statistics.derive import derived
+from collateral.analysis.statistics.inference import Terms
+from collateral.analysis.tables.gather import write_tables
+from collateral.data.edit_order import read_table
 
 with job(snakemake.log[0]):
     paths = [Path(path) for path in snakemake.input]

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.facts import first_records, write_facts
-from collateral.questions import in_form
-from collateral.sharing import facts_source, made_from
-from collateral.sources.formats import load_facts
+from collateral.runtime.job import job
+from collateral.data.facts import first_records, write_facts
+from collateral.data.loaders.registry import load_facts
+from collateral.data.question_forms import in_form
+from collateral.data.shared_resources import facts_source, made_from
 
 with job(snakemake.log[0]):
     dataset = snakemake.params.dataset

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.checkpoints import at_checkpoint
-from collateral.efficacy import measure_facts, read_reference, write_rows
-from collateral.facts import read_facts
-from collateral.kept import claim
-from collateral.models import load_model
-from collateral.sequences import chosen_facts
+from collateral.runtime.job import job
+from collateral.data.edit_order import chosen_facts
+from collateral.data.facts import read_facts
+from collateral.editing.checkpoint import at_checkpoint
+from collateral.evaluation.efficacy import measure_facts, read_reference, write_rows
+from collateral.models.language_model import load_model
+from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.kept import claim
-from collateral.models import load_model
-from collateral.moments import measure_moments, write_moments
-from collateral.texts import documents
+from collateral.runtime.job import job
+from collateral.data.corpus import documents
+from collateral.editing.prepare.second_moments import measure_moments, write_moments
+from collateral.models.language_model import load_model
+from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.efficacy import measure_facts, write_rows
-from collateral.facts import read_facts
-from collateral.kept import claim
-from collateral.models import load_model
-from collateral.sequences import chosen_facts, facts_between
+from collateral.runtime.job import job
+from collateral.data.edit_order import chosen_facts, facts_between
+from collateral.data.facts import read_facts
+from collateral.evaluation.efficacy import measure_facts, write_rows
+from collateral.models.language_model import load_model
+from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):

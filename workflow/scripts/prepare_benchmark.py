@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.benchmarks.forms import convert
-from collateral.sharing import made_from
+from collateral.runtime.job import job
+from collateral.data.shared_resources import made_from
+from collateral.tasks.benchmarks.converters import convert
 
 with job(snakemake.log[0]):
     wildcards, source = snakemake.wildcards, snakemake.params.source

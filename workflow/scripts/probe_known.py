@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.efficacy import known_facts, write_known
-from collateral.facts import read_facts
-from collateral.models import load_model
+from collateral.runtime.job import job
+from collateral.data.facts import read_facts
+from collateral.evaluation.efficacy import known_facts, write_known
+from collateral.models.language_model import load_model
 
 with job(snakemake.log[0], snakemake.params.runtime):
     params = snakemake.params

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.reportfiles import write_report
+from collateral.runtime.job import job
+from collateral.report.write import write_report
 
 with job(snakemake.log[0]):
     given = snakemake.input

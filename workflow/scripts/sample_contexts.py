@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.contexts import checked_templates, sample_templates, write_templates
-from collateral.models import load_model
+from collateral.runtime.job import job
+from collateral.editing.prepare.context_templates import checked_templates, sample_templates, write_templates
+from collateral.models.language_model import load_model
 
 with job(snakemake.log[0], snakemake.params.runtime):
     params = snakemake.params

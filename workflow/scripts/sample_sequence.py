@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.facts import read_facts
-from collateral.sequences import permutation, write_sequence
+from collateral.runtime.job import job
+from collateral.data.edit_order import permutation, write_sequence
+from collateral.data.facts import read_facts
 
 with job(snakemake.log[0]):
     facts = read_facts(Path(snakemake.input[0]))

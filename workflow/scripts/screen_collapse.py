@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral import collapse, tables
-from collateral.files import read_sealed_json, write_json
-from collateral.taskfolders import suite_metadata
+from collateral.runtime.job import job
+from collateral.analysis.tables import collapse
+from collateral.analysis.tables import collect as tables
+from collateral.io.atomic import read_sealed_json, write_json
+from collateral.tasks.registry import suite_metadata
 
 with job(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.hypertraining import train_hypernetwork
-from collateral.kept import claim
+from collateral.runtime.job import job
+from collateral.editing.train_hypernetwork import train_hypernetwork
+from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from collateral.joblog import job
-from collateral.kept import claim
-from collateral.weights import weigh_checkpoint
+from collateral.runtime.job import job
+from collateral.evaluation.weights.statistics import weigh_checkpoint
+from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime, own):

@@ -1,0 +1,109 @@
+"""All results of a study → its tidy tables, as Parquet and as CSV. Torch-free."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from collateral.analysis.tables import collapse
+from collateral.analysis.tables import collect as tables
+from collateral.analysis.tables.costs import costs
+from collateral.analysis.tables.schema import MEASURED, TABLES, conformed, flat
+from collateral.io.atomic import whole_file
+from collateral.io.parquet import made_with, write_table
+
+Paths = Mapping[str, Sequence[Path]]
+_KEEPING = ("rect", "random", "pca", "magnitude")  # regularisers that read `keep`
+
+
+def gathered(
+    paths: Paths,
+    suites: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    editors: Mapping[str, Mapping[str, Any]],
+    collapsing: Mapping[str, Any],
+    benchmarks: Path,
+) -> dict[str, pl.DataFrame]:
+    """Return name → table, for all of `tableschemas.MEASURED`; of kinds without a file the table is empty.
+
+    Args:
+        paths: kind of result → files, as `results.gathered` names them.
+        suites: suite → task → its metadata.
+        editors: editor → its settings.
+        collapsing: `perplexity_ratio`, `one_answer`.
+        benchmarks: the folder of Snakemake's benchmarks; it may be lacking.
+
+    Raises:
+        CollateralError: a file is not readable, or not of this version.
+    """
+    found = {
+        "abilities": tables.abilities(paths["abilities"], suites),
+        "ability-items": tables.items(paths["samples"]),
+        "efficacy": _efficacy(paths),
+        "edits": tables.stacked(paths["edits"]),
+        "weights": tables.stacked(paths["weights"]),
+        "drift": tables.stacked(paths["drift"]),
+        "heatmaps": tables.stacked(paths["heatmaps"]),
+        "single-weights": tables.stacked(paths["singles"]),
+        "objectives": _where_all(tables.objectives, paths, "reference", "facts"),
+        "known": tables.known_share(paths["known"]),
+        "costs": costs(paths["edits"], benchmarks),
+        "libraries": library_table(paths),
+        "editors": editor_table(editors),
+    }
+    whole = {name: conformed(name, table) for name, table in found.items()}
+    skipped = tables.skipped(paths["abilities"])
+    verdicts = collapse.collapses(whole["abilities"], whole["ability-items"], skipped, collapsing)
+    whole["collapses"] = conformed("collapses", verdicts)
+    return {name: whole[name] for name in MEASURED}
+
+
+def _efficacy(paths: Paths) -> pl.DataFrame:
+    if not paths["efficacy"] and not paths["after_edit"]:
+        return pl.DataFrame()
+    if not paths["reference"]:
+        return tables.stacked([*paths["efficacy"], *paths["after_edit"]])
+    return tables.efficacy(paths["efficacy"], paths["after_edit"], paths["reference"])
+
+
+def _where_all(make: Callable[..., pl.DataFrame], paths: Paths, *kinds: str) -> pl.DataFrame:
+    """Return a table that is made of several kinds of files; an empty one where a kind has none."""
+    return make(*(paths[kind] for kind in kinds)) if all(paths[kind] for kind in kinds) else pl.DataFrame()
+
+
+def editor_table(editors: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """Return what the editors of a study are, from their settings."""
+    rows = [
+        {
+            "editor": name,
+            "method": own["method"],
+            "regularizer": own["regularizer"]["name"],
+            "keep": own["regularizer"]["keep"] if own["regularizer"]["name"] in _KEEPING else None,
+            "batch_size": own["batch_size"],
+            "editing": own["editing"],
+        }
+        for name, own in editors.items()
+    ]
+    return pl.DataFrame(rows, schema=TABLES["editors"].schema)
+
+
+def library_table(paths: Paths) -> pl.DataFrame:
+    """Return how many files of each kind were made with which version of each library."""
+    rows = [
+        {"artifact": kind, "library": library, "version": version}
+        for kind, own in paths.items()
+        for path in own
+        if path.suffix == ".parquet"
+        for library, version in made_with(path).items()
+    ]
+    if not rows:
+        return pl.DataFrame()
+    return pl.DataFrame(rows).group_by(pl.all()).agg(files=pl.len().cast(pl.Int32)).sort(pl.all())
+
+
+def write_tables(found: Mapping[str, pl.DataFrame], folder: Path) -> None:
+    """Write each table to `folder/{name}.parquet` and `folder/{name}.csv`."""
+    for name, table in found.items():
+        write_table(table, folder / f"{name}.parquet")
+        with whole_file(folder / f"{name}.csv") as partial:
+            flat(table).write_csv(partial)

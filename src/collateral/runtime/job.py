@@ -1,0 +1,101 @@
+"""The frame of every job: where it logs, how it fails, how many threads and which GPU it may use."""
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from collateral.errors import CollateralError
+from collateral.io.log_levels import NOTE
+from collateral.io.resource_errors import shortage
+from collateral.runtime.gpu_lock import take_card
+from collateral.runtime.job_cache import Claim, keep, take_back
+from collateral.runtime.lazy_imports import let_wait
+
+COMMAND = "COLLATERAL_COMMAND"  # environment variable: what starts the workflow for one more target
+BEGUN, DONE = "begun", "done"  # how the log of a job with a claim begins and ends
+logging.addLevelName(NOTE, "NOTE")
+
+if hasattr(sys.modules["__main__"], "snakemake"):
+    # A job's script imports this first: what it then imports is a third faster without searches for garbage, and two
+    # fifths of that no job uses.
+    gc.disable()
+    let_wait()
+
+
+@contextmanager
+def job(
+    log_path: str, runtime: Mapping[str, Any] | None = None, claim: Claim | None = None
+) -> Iterator[None]:
+    """Run a job: all it prints goes to `log_path`; notes, warnings and errors to the terminal too.
+
+    A user's mistake (CollateralError) ends it with one line and exit status 1, and so does a machine that is short of
+    disk, permission or memory.
+
+    Args:
+        log_path: the rule's log file.
+        runtime: of a job that uses torch: `threads`, on which results depend, and the `device` of its model; with
+            plain `cuda` the job takes a card that no other job of the machine has.
+        claim: what decides the job's outputs; with it, a job that an interrupted run had finished takes them back
+            and ends there.
+    """
+    path = Path(log_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+    own = logging.getLogger("collateral")
+    own.setLevel(logging.INFO)
+    own.propagate = False
+    gc.freeze()  # what is imported stays
+    gc.enable()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(runtime["threads"] if runtime else 1)
+    with path.open("w", encoding="utf-8") as file:
+        # libraries print progress and advice by themselves; several jobs at once would garble the terminal
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+        own.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, NOTE)]
+        try:
+            if claim is not None:
+                own.info("%s; alone: %s %s", BEGUN, os.environ.get(COMMAND, "snakemake --"), claim.outputs[0])
+            if claim is not None and take_back(claim):
+                own.info("taken back: an interrupted run had finished this job")
+                own.info(DONE)
+                sys.exit(0)
+            card = take_card(runtime["device"]) if runtime else ""
+            if card:
+                own.info("takes the card %s", card)
+            yield
+            if claim is not None:
+                keep(claim)
+                own.info(DONE)
+        except CollateralError as error:
+            own.error("%s", error)
+            sys.exit(1)
+        except Exception as error:
+            lacked = shortage(error)
+            if lacked is not None:
+                own.info("where it happened:", exc_info=True)
+                own.error("%s", lacked)
+                sys.exit(1)
+            own.exception("the job failed; this is a fault of the program, not of the study")
+            sys.exit(1)
+
+
+def _handler(stream: TextIO, level: int) -> logging.Handler:
+    handler: logging.Handler = logging.StreamHandler(stream)
+    handler.setLevel(level)
+    text = "%(asctime)s %(levelname)s %(message)s" if level == logging.INFO else "%(levelname)s: %(message)s"
+    handler.setFormatter(logging.Formatter(text, "%H:%M:%S"))
+    return handler
+
+
+def broke_off(log_path: Path) -> bool:
+    """Return whether a log says that its job began, and not that it was done."""
+    text = log_path.read_text(encoding="utf-8", errors="replace") if log_path.is_file() else ""
+    return f" {BEGUN}; " in text.partition("\n")[0] and not text.rstrip().endswith(f" {DONE}")

@@ -1,0 +1,253 @@
+"""A study's config: filled with defaults, checked against the schema and against itself. Torch-free."""
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import jsonschema
+import yaml
+
+from collateral.editing.registry import checked_settings, edited_layers, is_flagged
+from collateral.errors import CollateralError, unknown_name
+from collateral.io.yaml import read_yaml
+from collateral.study.design import Cell, Settings, Study
+
+# the standard's integers include 4.0, which names no file and counts nothing here
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
+
+
+def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
+    """Return the checked study of a config.
+
+    Raises:
+        CollateralError: one line that names the key, its value and what is allowed.
+    """
+    schema = read_yaml(Path(schema_path), "a schema")
+    settings: Settings = copy.deepcopy(dict(config))
+    validator = _Validator(schema)
+    errors = sorted(
+        validator.iter_errors(settings), key=lambda error: (len(error.absolute_path), str(error.path))
+    )
+    if errors:
+        raise _schema_error(errors[0])
+    _fill(settings, schema)
+    settings = _ordered(settings)  # Snakemake compares the text of a job's parameters
+    study = Study(settings)
+    _check_names(study)
+    _check_cards(study)
+    _check_editors(study)
+    return study
+
+
+def _schema_error(error: Any) -> CollateralError:
+    where = ".".join(map(str, error.absolute_path)) or "the top level"
+    if error.validator == "additionalProperties":
+        valid = error.schema["properties"]
+        extra = next(key for key in error.instance if key not in valid)
+        return CollateralError(f"config: {unknown_name(f'key of {where}:', str(extra), valid)}")
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return CollateralError(f"config: {where} lacks the key '{missing}'; add it")
+    if error.validator == "oneOf":
+        ways = " or ".join(" + ".join(one["required"]) for one in error.validator_value)
+        return CollateralError(
+            f"config: {where} has {', '.join(error.instance)}; it must have exactly one of: {ways}"
+        )
+    if error.validator == "enum":
+        return CollateralError(
+            f"config: {unknown_name(f'value of {where}:', str(error.instance), error.validator_value)}"
+        )
+    text = error.schema.get("description", "")
+    given, reason = (shorten(one, 200, placeholder=" …") for one in (repr(error.instance), error.message))
+    return CollateralError(f"config: {where} is {given}: {reason}; see config/README.md: {text or where}")
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value whose keys stand in order, at every level: how a config orders them must change nothing."""
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
+    return [_ordered(one) for one in value] if isinstance(value, list) else value
+
+
+def _fill(value: Any, schema: Mapping[str, Any]) -> None:
+    """Put the schema's defaults where a key is absent, at every level."""
+    if not isinstance(value, dict):
+        return
+    for key, own in schema.get("properties", {}).items():
+        if key not in value and "default" in own:
+            value[key] = copy.deepcopy(own["default"])
+        if key in value:
+            _fill(value[key], own)
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        for entry in value.values():
+            _fill(entry, extra)
+
+
+def _check_names(study: Study) -> None:
+    for part in study.parts.values():
+        for kind in ("models", "datasets", "editors", "suites"):
+            for name in part[kind]:
+                if name not in study.settings[kind]:
+                    raise unknown_name(f"name in study.{kind}:", name, study.settings[kind])
+        _increasing("study.checkpoints", part["checkpoints"])
+    for editor in study.names("editors"):
+        own = study.settings["editors"][editor]["checkpoints"]
+        if isinstance(own, list):
+            _increasing(f"editors.{editor}.checkpoints", own)
+
+
+def _increasing(key: str, values: Sequence[int]) -> None:
+    for earlier, later in itertools.pairwise(values):
+        if later <= earlier:
+            raise CollateralError(
+                f"config: {key} is {list(values)}: {later} follows {earlier}; checkpoints must increase"
+            )
+
+
+def _check_cards(study: Study) -> None:
+    for model in study.names("models"):
+        own = study.settings["models"][model]
+        if (own["cards"] > 1) != (own["device"] == "cuda:all"):
+            raise CollateralError(
+                f"config: models.{model}: cards is {own['cards']} and device '{own['device']}'; several cards go "
+                "with the device 'cuda:all', and 'cuda:all' with at least 2 cards: change one of them"
+            )
+
+
+def _check_editors(study: Study) -> None:
+    for editor in study.names("editors"):
+        _check_recipe(study, editor)
+    for model, editor in dict.fromkeys((cell.model, cell.editor) for cell in study.cells):
+        recipe = study.recipe(model, editor)
+        checked_settings(recipe["method"], recipe["settings"], f"editor '{editor}' on model '{model}'")
+        _check_layers(study, model, editor, recipe)
+    for cell in study.cells:
+        _check_batches(study, cell)
+        _check_likeness(study, cell)
+        _check_training(study, cell)
+
+
+def _check_recipe(study: Study, editor: str) -> None:
+    own = study.settings["editors"][editor]
+    if own["batch_size"] > 1 and not is_flagged(own["method"], "batches"):
+        raise CollateralError(
+            f"config: editors.{editor}.batch_size is {own['batch_size']}, but {own['method']} edits one fact at "
+            "a time; set it to 1"
+        )
+    if is_flagged(own["method"], "adapter") and own["regularizer"]["name"] != "none":
+        raise CollateralError(
+            f"config: editors.{editor}.regularizer is '{own['regularizer']['name']}', but {own['method']} "
+            "changes no weight that it could restrain; leave it out"
+        )
+    if own["editing"] == "single" and own["regularizer"]["name"] == "prune":
+        raise CollateralError(
+            f"config: editors.{editor}: prune restrains an accumulated update, and with editing 'single' none "
+            "accumulates; set editing to 'sequential'"
+        )
+
+
+def _check_batches(study: Study, cell: Cell) -> None:
+    size = study.settings["editors"][cell.editor]["batch_size"]
+    uneven = [one for one in study.checkpoints(cell) if one % size]
+    if uneven:
+        raise CollateralError(
+            f"config: editors.{cell.editor}: the checkpoint {uneven[0]} is not a multiple of batch_size {size}; give "
+            "the editor its own checkpoints"
+        )
+
+
+def _check_layers(study: Study, model: str, editor: str, recipe: Settings) -> None:
+    known: int | None = study.settings["models"][model]["layers"]
+    for layer in edited_layers(recipe["method"], recipe["settings"]):
+        if known is not None and layer >= known:
+            raise CollateralError(
+                f"config: editor '{editor}' on model '{model}': layer {layer} is outside the model, which has layers "
+                f"0 to {known - 1}; name one of them"
+            )
+
+
+def _check_likeness(study: Study, cell: Cell) -> None:
+    model, _, _, editor = cell
+    like = study.likeness(model, editor)
+    if like is None:
+        return
+    if like not in study.settings["editors"]:
+        raise unknown_name(f"editor in editors.{editor}.settings.like:", like, study.settings["editors"])
+    if study.likeness(model, like) is not None:
+        raise CollateralError(
+            f"config: editors.{editor}.settings.like names '{like}', itself a placebo; name another editor"
+        )
+    if study.is_single(like) != study.is_single(editor):
+        raise CollateralError(
+            f"config: editors.{editor} is a placebo like '{like}', but only one of them edits singly; give both the "
+            "same `editing`"
+        )
+    imitated = study.grid.get(cell._replace(editor=like))
+    if imitated is None:
+        raise CollateralError(
+            f"config: editors.{editor} is a placebo like '{like}', which the study does not run beside it; name "
+            f"'{like}' among the editors too"
+        )
+    if not set(study.checkpoints(cell)) <= set(imitated):
+        raise CollateralError(
+            f"config: editors.{editor} is a placebo like '{like}' but has checkpoints that '{like}' lacks; leave "
+            "them out"
+        )
+
+
+def _check_training(study: Study, cell: Cell) -> None:
+    dataset = study.settings["datasets"][cell.dataset]
+    if not study.is_flagged(cell.editor, "hypernetwork") or "training" in dataset:
+        return
+    facts = study.recipe(cell.model, cell.editor)["settings"]["training_facts"]
+    last, limit = max(study.checkpoints(cell)), dataset["limit"]
+    if limit is not None and facts + last > limit:
+        raise CollateralError(
+            f"config: editors.{cell.editor}: training_facts is {facts} and the last checkpoint {last}, but "
+            f"datasets.{cell.dataset}.limit is {limit}, and a fact that was trained on is not edited; lower "
+            f"training_facts to {max(limit - last, 0)}, or raise the limit"
+        )
+
+
+def leaves(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (dotted key, schema) of every leaf key; names that a user gives stand as `*`."""
+    yield from _leaves(schema, path, schema.get("$defs", {}))
+
+
+def _leaves(
+    schema: Mapping[str, Any], path: str, definitions: Mapping[str, Any]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for key, written in schema.get("properties", {}).items():
+        own = {**definitions.get(str(written.get("$ref", "")).rpartition("/")[2], {}), **written}
+        below = f"{path}.{key}" if path else key
+        children = list(_leaves(own, below, definitions))
+        yield from children or [(below, own)]
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict) and "properties" in extra:
+        yield from _leaves(extra, f"{path}.*", definitions)
+
+
+def key_table(schema: Mapping[str, Any]) -> str:
+    """Return the Markdown table of all keys: type, default, meaning."""
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key, own in leaves(schema):
+        kind = own.get("type", " / ".join(map(str, own.get("enum", ["text"]))))
+        kind = " or ".join(kind) if isinstance(kind, list) else kind
+        default = f"`{_yaml_inline(own['default'])}`" if "default" in own else "–"
+        meaning = own.get("description", "").replace("|", r"\|")
+        lines.append(f"| `{key}` | {kind} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_inline(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.removesuffix("...\n").strip()
