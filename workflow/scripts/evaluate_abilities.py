@@ -7,10 +7,12 @@ from collateral.editing.checkpoint import at_checkpoint
 from collateral.evaluation.harness import evaluate, write_not_evaluated, write_result
 from collateral.io.atomic import read_sealed_json
 from collateral.models.language_model import load_model
+from collateral.models.threads import set_threads
 from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime, own):
+with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+    set_threads(snakemake.params.runtime["threads"])
     params, given = snakemake.params, snakemake.input
     files = Path(snakemake.output.result), Path(snakemake.output.samples)
     verdict = read_sealed_json(Path(str(given.verdict)), "a verdict") if given.get("verdict") else {}

@@ -6,10 +6,12 @@ from collateral.runtime.job import job
 from collateral.data.corpus import documents
 from collateral.evaluation.drift import measure_drift
 from collateral.models.language_model import load_model
+from collateral.models.threads import set_threads
 from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime, own):
+with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+    set_threads(snakemake.params.runtime["threads"])
     params, given = snakemake.params, snakemake.input
     model = load_model(Path(given.model).parent, params.runtime["dtype"], params.runtime["device"])
     settings = dict(params.settings)

@@ -7,10 +7,12 @@ from collateral.data.edit_order import chosen_facts, facts_between
 from collateral.data.facts import read_facts
 from collateral.evaluation.efficacy import measure_facts, write_rows
 from collateral.models.language_model import load_model
+from collateral.models.threads import set_threads
 from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime, own):
+with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+    set_threads(snakemake.params.runtime["threads"])
     params, given = snakemake.params, snakemake.input
     facts = {fact.fact_id: fact for fact in read_facts(Path(given.facts))}
     known = Path(str(given.known)) if given.known else None

@@ -5,8 +5,10 @@ from pathlib import Path
 from collateral.runtime.job import job
 from collateral.editing.prepare.context_templates import checked_templates, sample_templates, write_templates
 from collateral.models.language_model import load_model
+from collateral.models.threads import set_threads
 
-with job(snakemake.log[0], snakemake.params.runtime):
+with job(snakemake.log[0], snakemake.params.runtime["device"]):
+    set_threads(snakemake.params.runtime["threads"])
     params = snakemake.params
     model = load_model(Path(snakemake.input.model).parent, params.runtime["dtype"], params.runtime["device"])
     settings = params.settings

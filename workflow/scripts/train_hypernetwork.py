@@ -4,10 +4,12 @@ from pathlib import Path
 
 from collateral.runtime.job import job
 from collateral.editing.train_hypernetwork import train_hypernetwork
+from collateral.models.threads import set_threads
 from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime, own):
+with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+    set_threads(snakemake.params.runtime["threads"])
     params, given = snakemake.params, snakemake.input
     train_hypernetwork(
         model=Path(given.model).parent,

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from collateral.runtime.job import job
 from collateral.evaluation.weights.statistics import weigh_checkpoint
+from collateral.models.threads import set_threads
 from collateral.runtime.job_cache import claim
 
 own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime, own):
+with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+    set_threads(snakemake.params.runtime["threads"])
     weigh_checkpoint(
         Path(snakemake.input.model).parent,
         [Path(path) for path in snakemake.input.deltas],

@@ -1,18 +1,18 @@
-"""The frame of every job: where it logs, how it fails, how many threads and which GPU it may use."""
+"""The frame of every job: where it logs, how it fails, and which GPU it may use."""
 
 import gc
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from collateral.errors import CollateralError
 from collateral.io.log_levels import NOTE
 from collateral.io.resource_errors import shortage
-from collateral.runtime.gpu_lock import take_card
+from collateral.runtime.gpu_lock import take_gpu
 from collateral.runtime.job_cache import Claim, keep, take_back
 from collateral.runtime.lazy_imports import let_wait
 
@@ -28,9 +28,7 @@ if hasattr(sys.modules["__main__"], "snakemake"):
 
 
 @contextmanager
-def job(
-    log_path: str, runtime: Mapping[str, Any] | None = None, claim: Claim | None = None
-) -> Iterator[None]:
+def job(log_path: str, device: str = "", claim: Claim | None = None) -> Iterator[None]:
     """Run a job: all it prints goes to `log_path`; notes, warnings and errors to the terminal too.
 
     A user's mistake (CollateralError) ends it with one line and exit status 1, and so does a machine that is short of
@@ -38,8 +36,7 @@ def job(
 
     Args:
         log_path: the rule's log file.
-        runtime: of a job that uses torch: `threads`, on which results depend, and the `device` of its model; with
-            plain `cuda` the job takes a card that no other job of the machine has.
+        device: of the job's model; with plain `cuda` the job takes a GPU that no other job of the machine has.
         claim: what decides the job's outputs; with it, a job that an interrupted run had finished takes them back
             and ends there.
     """
@@ -51,9 +48,6 @@ def job(
     own.propagate = False
     gc.freeze()  # what is imported stays
     gc.enable()
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(runtime["threads"] if runtime else 1)
     with path.open("w", encoding="utf-8") as file:
         # libraries print progress and advice by themselves; several jobs at once would garble the terminal
         for stream in (sys.stdout, sys.stderr):
@@ -67,9 +61,9 @@ def job(
                 own.info("taken back: an interrupted run had finished this job")
                 own.info(DONE)
                 sys.exit(0)
-            card = take_card(runtime["device"]) if runtime else ""
-            if card:
-                own.info("takes the card %s", card)
+            gpu = take_gpu(device)
+            if gpu:
+                own.info("takes the GPU %s", gpu)
             yield
             if claim is not None:
                 keep(claim)

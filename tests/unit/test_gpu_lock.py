@@ -1,4 +1,4 @@
-"""A job's card: one that no other job holds, of those that the machine or the cluster offers."""
+"""A job's GPU: one that no other job holds, of those that the machine or the cluster offers."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from collateral.runtime import gpu_lock as cardlocks
+from collateral.runtime import gpu_lock
 
 TAKER = """
 import sys, time
-from collateral.runtime.gpu_lock import take_card
-print(take_card("cuda"), flush=True)
+from collateral.runtime.gpu_lock import take_gpu
+print(take_gpu("cuda"), flush=True)
 time.sleep(60)
 """
 
@@ -20,8 +20,8 @@ time.sleep(60)
 @pytest.fixture
 def offered(tmp_path, monkeypatch):
     """Sets what the machine and the environment offer; locks lie in a folder of their own."""
-    monkeypatch.setattr(cardlocks.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(cardlocks, "_held", [])
+    monkeypatch.setattr(gpu_lock.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpu_lock, "_held", [])
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
@@ -33,17 +33,17 @@ def offered(tmp_path, monkeypatch):
             (tools / "nvidia-smi").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin" if machine else str(tools))
         if visible is None:
-            monkeypatch.delenv(cardlocks.VISIBLE, raising=False)
+            monkeypatch.delenv(gpu_lock.VISIBLE, raising=False)
         else:
-            monkeypatch.setenv(cardlocks.VISIBLE, visible)
+            monkeypatch.setenv(gpu_lock.VISIBLE, visible)
 
     yield offer
-    for lock in cardlocks._held:
+    for lock in gpu_lock._held:
         os.close(lock)
 
 
 def other(count):
-    """Other processes that each have taken a card, and the cards' names."""
+    """Other processes that each hold a GPU, and the GPUs' names."""
     found = []
     for _ in range(count):
         one = subprocess.Popen([sys.executable, "-c", TAKER], stdout=subprocess.PIPE, text=True)
@@ -51,41 +51,41 @@ def other(count):
     return found
 
 
-def test_each_of_several_jobs_has_a_card_of_its_own(offered):
+def test_each_of_several_jobs_gets_another_gpu(offered):
     offered(machine=["GPU-a", "GPU-b", "GPU-c"])
     others = other(2)
     try:
         assert {name for _, name in others} == {"GPU-a", "GPU-b"}
-        assert cardlocks.take_card("cuda") == os.environ[cardlocks.VISIBLE] == "GPU-c"
+        assert gpu_lock.take_gpu("cuda") == os.environ[gpu_lock.VISIBLE] == "GPU-c"
     finally:
         end(others)
 
 
-def test_a_job_waits_for_a_card_and_has_it_when_the_other_job_is_killed(offered, monkeypatch):
+def test_a_job_waits_for_a_gpu_and_gets_it_when_the_other_job_is_killed(offered, monkeypatch):
     offered(machine=["GPU-a"])
     ((process, name),) = others = other(1)
     waited = []
-    monkeypatch.setattr(cardlocks.time, "sleep", lambda seconds: (waited.append(seconds), end(others)))
+    monkeypatch.setattr(gpu_lock.time, "sleep", lambda seconds: (waited.append(seconds), end(others)))
     assert name == "GPU-a"
-    assert cardlocks.take_card("cuda") == "GPU-a"
+    assert gpu_lock.take_gpu("cuda") == "GPU-a"
     assert waited
     assert process.returncode == -signal.SIGKILL
 
 
-def test_the_cards_that_the_environment_names_are_the_choice(offered):
+def test_a_job_chooses_among_the_gpus_that_the_environment_names(offered):
     offered(visible="2, 5", machine=["GPU-a"])
     others = other(1)
     try:
         assert others[0][1] == "2"
-        assert cardlocks.take_card("cuda") == os.environ[cardlocks.VISIBLE] == "5"
+        assert gpu_lock.take_gpu("cuda") == os.environ[gpu_lock.VISIBLE] == "5"
     finally:
         end(others)
 
 
-def test_one_card_that_a_cluster_has_given_is_left_alone(offered, tmp_path):
+def test_a_single_gpu_from_the_cluster_is_left_alone(offered, tmp_path):
     offered(visible="0", machine=["GPU-a", "GPU-b"])
-    assert cardlocks.take_card("cuda") == ""
-    assert os.environ[cardlocks.VISIBLE] == "0"
+    assert gpu_lock.take_gpu("cuda") == ""
+    assert os.environ[gpu_lock.VISIBLE] == "0"
     assert not list(tmp_path.glob("*.lock"))
 
 
@@ -102,18 +102,18 @@ def test_two_jobs_of_a_cluster_on_one_node_do_not_wait_for_each_others_numbers(o
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])
-def test_a_device_with_a_name_of_its_own_takes_no_card(offered, device):
+def test_an_explicit_device_takes_no_gpu(offered, device):
     offered(machine=["GPU-a"])
-    assert cardlocks.take_card(device) == ""
-    assert cardlocks.VISIBLE not in os.environ
+    assert gpu_lock.take_gpu(device) == ""
+    assert gpu_lock.VISIBLE not in os.environ
 
 
-def test_a_machine_without_nvidias_tools_has_nothing_to_choose(offered):
+def test_a_machine_without_nvidias_tools_has_no_gpu_to_choose(offered):
     offered()
-    assert cardlocks.take_card("cuda") == ""
+    assert gpu_lock.take_gpu("cuda") == ""
 
 
-def test_no_library_looks_for_cards_before_a_job_has_taken_its_own():
+def test_no_library_queries_gpus_before_a_job_has_taken_one():
     """CUDA reads the variable once: a question at import would come before the job's choice."""
     code = (
         "import torch, sys\nasked = []\n"

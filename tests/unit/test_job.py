@@ -103,15 +103,15 @@ def test_a_job_that_failed_and_one_that_never_began_are_told_apart(tmp_path):
     assert broke_off(log)
 
 
-def test_a_job_takes_a_card_and_says_so(tmp_path, monkeypatch):
+def test_a_job_takes_a_gpu_and_logs_it(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    body = BODY.replace("job(sys.argv[1])", "job(sys.argv[1], {{'threads': 1, 'device': 'cuda'}})")
+    body = BODY.replace("job(sys.argv[1])", "job(sys.argv[1], 'cuda')")
     end = 'import os; print("sees", os.environ["CUDA_VISIBLE_DEVICES"])'
     command = [sys.executable, "-c", body.format(end=end), str(tmp_path / "job.log")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     log = (tmp_path / "job.log").read_text()
-    assert "takes the card 3" in log
+    assert "takes the GPU 3" in log
     assert "sees 3\n" in log
 
 
