@@ -70,6 +70,7 @@ def smoke_config(model: Path) -> dict:
         "models": {
             "tiny": {
                 "source": {"folder": str(model)},
+                "family": "llama",
                 "methods": {
                     "rome": {"layer": 1, "v_num_grad_steps": 3},
                     "memit": {"layers": [1, 2], "v_num_grad_steps": 3},

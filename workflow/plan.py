@@ -14,7 +14,7 @@ from pathlib import Path
 from collateral.errors import CollateralError
 from collateral.study.command_line import mirror, named_study, snakemake_command, study_options, task_folders
 from collateral.study.cost.estimate import Machine, make_plan
-from collateral.study.cost.plan_text import card_notes, plan_text
+from collateral.study.cost.plan_text import gpu_notes, plan_text
 from collateral.study.cost.resources import need_of
 from collateral.study.cost.study_sizes import assumed, sizes_of
 from collateral.study.job_records import read_records
@@ -52,7 +52,7 @@ def planned(given: argparse.Namespace) -> str:
     machine = Machine(records, {"cuda": given.gpu_speed, "cpu": given.cpu_speed})
     plan = make_plan(study, jobs, sizes, machine, waiting)
     needs = {job: need_of(job, study, sizes) for job in jobs}
-    notes += card_notes(plan, {model: study.cards(model) for model in study.names("models")})
+    notes += gpu_notes(plan, {model: study.gpu_count(model) for model in study.names("models")})
     unreachable = only_mirrored(study, folders, found)
     if unreachable:
         notes.insert(0, f"Only a mirror can have, and none is set that does: {', '.join(unreachable)}")

@@ -17,6 +17,7 @@ from collateral.editing.registry import (
     method_names,
 )
 from collateral.errors import CollateralError
+from collateral.models.language_model import ARCHITECTURES
 from collateral.study.config import key_table, leaves, load_study
 from collateral.study.design import Cell, reference_blocks
 
@@ -169,9 +170,15 @@ def test_ranges_are_checked_while_planning(settings, message):
         ("editors/rome-rect-40/regularizer/name", "rectt", "did you mean 'rect'"),
         ("datasets/embedded/loader", "zsr", "did you mean 'zsre'"),
         ("models/smollm2-135m/device", "gpu", "is 'gpu'"),
-        ("models/smollm2-135m/device", "cuda:all", "cards is 1 and device 'cuda:all'"),
-        ("models/smollm2-135m/cards", 2, "cards is 2 and device 'cpu'"),
-        ("models/smollm2-135m/cards", 0, "models.smollm2-135m.cards is 0"),
+        ("models/smollm2-135m/device", "cuda:all", "gpus is 1 and device 'cuda:all'"),
+        ("models/smollm2-135m/gpus", 2, "gpus is 2 and device 'cpu'"),
+        (
+            "models/smollm2-135m/cards",
+            2,
+            r"models\.smollm2-135m\.cards is an old name of .*\.gpus; rename it",
+        ),
+        ("models/smollm2-135m/family", "lama", r"models.smollm2-135m.family: 'lama'; did you mean 'llama'\?"),
+        ("models/smollm2-135m/gpus", 0, "models.smollm2-135m.gpus is 0"),
         ("suites/abilities/limit", 0, "suites.abilities.limit is 0"),
         ("suites/../../etc", {"tasks": ["x"]}, r"\.\./"),
     ],
@@ -187,12 +194,22 @@ def test_a_mistake_is_one_line_that_names_it(path, value, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_on_several_cards_asks_for_them():
+def test_every_family_may_be_named_and_none_may_be_left_out():
+    families = dict(leaves(yaml.safe_load(SCHEMA.read_text())))["models.*.family"]["enum"]
+    assert sorted(families) == sorted(ARCHITECTURES)
+    assert load_study(config(), SCHEMA).model_family("smollm2-135m") == "llama"
+    made = config()
+    del made["models"]["smollm2-135m"]["family"]
+    with pytest.raises(CollateralError, match=r"models.smollm2-135m lacks the key 'family'; add it"):
+        load_study(made, SCHEMA)
+
+
+def test_a_model_on_several_gpus_asks_for_them():
     made = changed("models/smollm2-135m/device", "cuda:all")
-    made["models"]["smollm2-135m"]["cards"] = 3
-    assert load_study(made, SCHEMA).cards("smollm2-135m") == 3
-    assert load_study(changed("models/smollm2-135m/device", "cuda:1"), SCHEMA).cards("smollm2-135m") == 1
-    assert load_study(config(), SCHEMA).cards("smollm2-135m") == 0
+    made["models"]["smollm2-135m"]["gpus"] = 3
+    assert load_study(made, SCHEMA).gpu_count("smollm2-135m") == 3
+    assert load_study(changed("models/smollm2-135m/device", "cuda:1"), SCHEMA).gpu_count("smollm2-135m") == 1
+    assert load_study(config(), SCHEMA).gpu_count("smollm2-135m") == 0
 
 
 def test_an_adapter_has_nothing_to_regularise():
@@ -313,20 +330,6 @@ def test_declarations_are_those_of_the_classes():
         assert [name for name in numbers if name not in RANGES] == []
     with pytest.raises(CollateralError, match="is missing"):
         checked_settings("rome", {}, "here")
-
-
-def test_reading_a_study_imports_no_torch():
-    """Building the DAG takes well under a second because none of this loads torch."""
-    import subprocess
-
-    rooms = "settings provenance taskfolders tables derived questions sources.formats downloads"
-    rooms += " benchmarks.forms plantable"
-    code = (
-        f"import sys, {', '.join(f'collateral.{room}' for room in rooms.split())};"
-        "print([m for m in ('torch', 'transformers', 'lm_eval', 'datasets') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_schema_is_closed_and_every_leaf_is_described():

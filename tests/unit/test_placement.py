@@ -81,7 +81,7 @@ def test_a_model_that_does_not_fit_is_refused_with_what_it_takes_and_what_there_
     folder = Project(tmp_path, facts).model
     monkeypatch.setattr(cards, "free_memory", lambda: [100_000, 90_000])
     with pytest.raises(
-        CollateralError, match=r"0\.0 GB as float32.*90 % .* 2 card.*models\.\*\.cards"
+        CollateralError, match=r"0\.0 GB as float32.*90 % .* 2 card.*models\.\*\.gpus"
     ) as caught:
         load_model(folder, "float32", "cuda:all")
     assert "\n" not in str(caught.value)

@@ -120,7 +120,7 @@ def stages(tmp_path_factory, tiny_folder) -> dict[str, Stage]:
     (root / "mirror/questions.json").write_bytes(content)
     source = {"url": "https://data.example/questions.json", "sha256": hashlib.sha256(content).hexdigest()}
     config = project.config
-    config["models"]["converted"] = {"source": make_wheel(root / "wheels")}
+    config["models"]["converted"] = {"source": make_wheel(root / "wheels"), "family": "llama"}
     project.configure(
         study={**config["study"], "editors": ["rome-mom2"], "checkpoints": [1], "datasets": ["harbours"]},
         datasets={"harbours": {"loader": "zsre", "source": source, "known_only": False}},

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import check_ranges
 from collateral.errors import CollateralError, unknown_name
 
@@ -35,11 +36,13 @@ class Declaration:
         flags: class attributes that are true: `batches` (an operation may edit several facts), `replaces` (an
             update holds the whole history, against W_0), `adapter` (no weight changes; the state is what was
             learnt), `moments` (second moments are always needed), `hypernetwork` (a trained one is).
+        cost: what an operation takes: the class attribute `cost`.
     """
 
     fields: Mapping[str, tuple[str, bool]]
     defaults: Mapping[str, Any]
     flags: frozenset[str]
+    cost: Cost
 
 
 def method_names() -> list[str]:
@@ -69,17 +72,20 @@ def declaration(method: str) -> Declaration:
     fields: dict[str, tuple[str, bool]] = {}
     defaults: dict[str, Any] = {}
     flags: set[str] = set()
+    cost: Cost = {}
     for node in owner.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         name, kind = node.target.id, ast.unparse(node.annotation)
         if kind.startswith("ClassVar"):
             flags |= {name} if isinstance(node.value, ast.Constant) and node.value.value is True else set()
+            if name == "cost" and node.value is not None:
+                cost = cast("Cost", ast.literal_eval(node.value))
             continue
         fields[name] = (kind, node.value is None)
         if node.value is not None:
             defaults[name] = ast.literal_eval(node.value)
-    return Declaration(fields, defaults, frozenset(flags))
+    return Declaration(fields, defaults, frozenset(flags), cost)
 
 
 def checked_settings(method: str, settings: Mapping[str, Any], where: str) -> None:

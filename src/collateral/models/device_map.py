@@ -36,7 +36,7 @@ def spread_over_cards(folder: Path, dtype: torch.dtype) -> dict[str, int]:
         raise CollateralError(
             f"{folder}: the weights take {whole / 1e9:.1f} GB as {str(dtype).removeprefix('torch.')}, and whole "
             f"layers of them do not fit {100 * (1 - ROOM):.0f} % of what is free on the {len(free)} card(s): "
-            f"{', '.join(f'{one / 1e9:.1f}' for one in free)} GB; raise models.*.cards, or take a smaller dtype "
+            f"{', '.join(f'{one / 1e9:.1f}' for one in free)} GB; raise models.*.gpus, or take a smaller dtype "
             "(nothing is moved to main memory or disk: edits need their matrices in reach)"
         )
     held = ", ".join(f"{size / 1e9:.1f}" for size in weights_on_cards(network, places))

@@ -23,6 +23,8 @@ _Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     ),
 )
 
+_RENAMED = {"cards": "gpus"}  # old name of a key → its name
+
 
 def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     """Return the checked study of a config.
@@ -42,7 +44,7 @@ def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     settings = _ordered(settings)  # Snakemake compares the text of a job's parameters
     study = Study(settings)
     _check_names(study)
-    _check_cards(study)
+    _check_gpus(study)
     _check_editors(study)
     return study
 
@@ -52,6 +54,10 @@ def _schema_error(error: Any) -> CollateralError:
     if error.validator == "additionalProperties":
         valid = error.schema["properties"]
         extra = next(key for key in error.instance if key not in valid)
+        if extra in _RENAMED and _RENAMED[extra] in valid:
+            return CollateralError(
+                f"config: {where}.{extra} is an old name of the key {where}.{_RENAMED[extra]}; rename it"
+            )
         return CollateralError(f"config: {unknown_name(f'key of {where}:', str(extra), valid)}")
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
@@ -113,13 +119,13 @@ def _increasing(key: str, values: Sequence[int]) -> None:
             )
 
 
-def _check_cards(study: Study) -> None:
+def _check_gpus(study: Study) -> None:
     for model in study.names("models"):
         own = study.settings["models"][model]
-        if (own["cards"] > 1) != (own["device"] == "cuda:all"):
+        if (own["gpus"] > 1) != (own["device"] == "cuda:all"):
             raise CollateralError(
-                f"config: models.{model}: cards is {own['cards']} and device '{own['device']}'; several cards go "
-                "with the device 'cuda:all', and 'cuda:all' with at least 2 cards: change one of them"
+                f"config: models.{model}: gpus is {own['gpus']} and device '{own['device']}'; the device 'cuda:all' "
+                "needs gpus of at least 2, every other device gpus of 1; change one of the two keys"
             )
 
 

@@ -94,10 +94,14 @@ class Study:
         skip: bool = self.settings["collapse"]["skip"]
         return [one for one in self.earlier(cell, edits) if self.grid[cell][one]] if skip else []
 
-    def cards(self, model: str) -> int:
+    def model_family(self, model: str) -> str:
+        """Return a model's family, the `model_type` of its config.json."""
+        return str(self.settings["models"][model]["family"])
+
+    def gpu_count(self, model: str) -> int:
         """Return the number of GPUs that a job of a model needs: 0 on a CPU."""
-        own = self.settings["models"][model]
-        return 0 if own["device"] == "cpu" else int(own["cards"])
+        settings = self.settings["models"][model]
+        return 0 if settings["device"] == "cpu" else int(settings["gpus"])
 
     def model_suites(self, model: str) -> list[str]:
         """Return what the unedited model is evaluated on: all that any of its checkpoints is."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.editing.algorithms.multi_layer import Layer, edit_layers
 from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared
 from collateral.editing.state import Carried
@@ -57,6 +58,12 @@ class D4s:
     batches: ClassVar[bool] = True
     moments: ClassVar[bool] = True
     replaces: ClassVar[bool] = True
+    cost: ClassVar[Cost] = {
+        "steps": "v_num_grad_steps",
+        "texts": "contexts",
+        "root": True,
+        "factorization": 1.33,
+    }
 
     def __post_init__(self) -> None:
         checked(self)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared, UnstableEditError
 from collateral.models.hooks import capture
@@ -55,6 +56,7 @@ class Ft:
     biases: bool = False
 
     batches: ClassVar[bool] = True
+    cost: ClassVar[Cost] = {"steps": "num_steps", "weight_gradients": True}
 
     def __post_init__(self) -> None:
         checked(self)

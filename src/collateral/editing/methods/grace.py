@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta
 from collateral.editing.algorithms.codebook import Codebook, consulted, put, replaced_at
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared, UnstableEditError
 from collateral.models.hooks import capture
@@ -51,6 +52,7 @@ class Grace:
 
     batches: ClassVar[bool] = False
     adapter: ClassVar[bool] = True
+    cost: ClassVar[Cost] = {"steps": "n_iter", "changes": "nothing"}
 
     def __post_init__(self) -> None:
         checked(self)

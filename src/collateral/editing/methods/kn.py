@@ -12,6 +12,7 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta, Factors
 from collateral.editing.algorithms.integrated_gradients import LastToken, integrated_gradients
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared, UnstableEditError
 from collateral.errors import CollateralError
@@ -59,6 +60,7 @@ class Kn:
     batch: int = 1024
 
     batches: ClassVar[bool] = False
+    cost: ClassVar[Cost] = {"steps": "steps", "texts": "integral", "changes": "columns"}
 
     def __post_init__(self) -> None:
         checked(self)

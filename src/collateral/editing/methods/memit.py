@@ -10,6 +10,7 @@ from collateral.data.facts import Fact
 from collateral.deltas.update import Factors
 from collateral.editing.algorithms.multi_layer import Layer, edit_layers
 from collateral.editing.algorithms.recursive_least_squares import gain_of
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared
 from collateral.editing.state import Carried
@@ -55,6 +56,12 @@ class Memit:
 
     batches: ClassVar[bool] = True
     moments: ClassVar[bool] = True
+    cost: ClassVar[Cost] = {
+        "steps": "v_num_grad_steps",
+        "texts": "contexts",
+        "low_rank": True,
+        "root": "sequential",
+    }
 
     def __post_init__(self) -> None:
         checked(self)

@@ -11,6 +11,7 @@ from collateral.data.facts import Fact
 from collateral.deltas.update import Delta
 from collateral.editing.algorithms.hypernetwork import read_hypernetwork
 from collateral.editing.algorithms.token_gradients import Passage, gradients
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared, UnstableEditError
 from collateral.models.language_model import LanguageModel
@@ -67,6 +68,7 @@ class Mend:
 
     batches: ClassVar[bool] = True
     hypernetwork: ClassVar[bool] = True
+    cost: ClassVar[Cost] = {"steps": 1, "changes": "mlp"}
 
     def __post_init__(self) -> None:
         checked(self)

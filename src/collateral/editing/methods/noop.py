@@ -8,6 +8,7 @@ from torch import Tensor
 
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta
+from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
 from collateral.models.language_model import LanguageModel
 
@@ -17,6 +18,7 @@ class Noop:
     """ΔW = 0: every ability and every probe must give exactly the unedited model's number."""
 
     batches: ClassVar[bool] = True
+    cost: ClassVar[Cost] = {"changes": "nothing"}
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return no parameter."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta, Factors
+from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
 from collateral.errors import CollateralError
 from collateral.models.language_model import LanguageModel
@@ -27,6 +28,7 @@ class Placebo:
     layer: int
 
     batches: ClassVar[bool] = True
+    cost: ClassVar[Cost] = {"low_rank": True}
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return the names of the parameters that an edit may touch."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.deltas.update import Factors
 from collateral.editing.algorithms.multi_layer import Layer, edit_layers
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared
 from collateral.models.language_model import LanguageModel
@@ -51,6 +52,7 @@ class Pmet:
 
     batches: ClassVar[bool] = True
     moments: ClassVar[bool] = True
+    cost: ClassVar[Cost] = {"steps": "v_num_grad_steps", "texts": "contexts", "low_rank": True}
 
     def __post_init__(self) -> None:
         checked(self)

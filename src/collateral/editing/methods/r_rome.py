@@ -9,6 +9,7 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.editing.algorithms.rank_one import Pair, insert
 from collateral.editing.algorithms.value_optimization import Target
+from collateral.editing.cost import Cost
 from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared
 from collateral.errors import CollateralError
@@ -52,6 +53,7 @@ class RRome:
     mom2_ridge: float = 0.0
 
     batches: ClassVar[bool] = False
+    cost: ClassVar[Cost] = {"steps": "v_num_grad_steps", "texts": "contexts", "low_rank": True}
 
     def __post_init__(self) -> None:
         checked(self)

@@ -196,7 +196,7 @@ def _state(editor: _Editor, regularizer: Settings) -> float:
 
 
 def _held(editor: _Editor, state: float) -> float:
-    """Return the bytes of a state in memory: all of it on a card, elsewhere one layer of it, see `states`."""
+    """Return the bytes of a state in memory: all of it on a GPU, elsewhere one layer of it, see `states`."""
     return state if editor.device == "cuda" else state / max(1, len(editor.layers))
 
 

@@ -29,10 +29,10 @@ class Estimate:
     Attributes:
         job: the job.
         kind: cpu or cuda: where it computes.
-        cores: that it holds, on a CPU; on a GPU, cards.
+        cores: that it holds, on a CPU; on a GPU, GPUs.
         seconds: wall-clock time; None where the model's shape is not known.
         source: where the time comes from.
-        memory: on the device, or on all its cards together; unit: bytes.
+        memory: on the device, or on all its GPUs together; unit: bytes.
         host: in main memory; unit: bytes.
         disk: left behind; unit: bytes.
         checkpoint: of a link of a chain: what the whole edited model would take; unit: bytes.

@@ -10,7 +10,7 @@ from collateral.study.cost.resources import Need, largest
 from collateral.study.jobs import Job
 
 _MARKS: dict[Source, str] = {ITSELF: "r", SAME: "m", LIKE: "l", SCALED: "s", CORE_RATES: "c", GPU_RATES: "g"}
-CARD = 80e9  # ASSUME: memory of a large card as clusters have it; unit: bytes
+GPU_MEMORY = 80e9  # ASSUME: memory of a large GPU as clusters have it; unit: bytes
 _UNITS = {"cpu": "CPU core time", "cuda": "GPU time"}
 
 
@@ -44,24 +44,24 @@ def plan_text(plan: Plan, title: str, needs: Mapping[Job, Need], notes: Sequence
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def card_notes(plan: Plan, cards: Mapping[str, int]) -> list[str]:
-    """Return a sentence for each model that is spread over cards, or that no single card holds.
+def gpu_notes(plan: Plan, gpus: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each model that is spread over GPUs, or that no single GPU holds.
 
     Args:
         plan: of the study.
-        cards: model → GPUs that the config gives it.
+        gpus: model → GPUs that the config gives it.
     """
     notes = []
-    for model, count in cards.items():
+    for model, count in gpus.items():
         own = (one.memory for one in plan.estimates if one.job.model == model and one.kind == "cuda")
         most = max(own, default=0)
-        enough = math.ceil(most / CARD)
+        enough = math.ceil(most / GPU_MEMORY)
         if count > 1:
-            notes.append(f"{model} is spread over {count} cards: about {size(most / count)} on each.")
+            notes.append(f"{model} is spread over {count} GPUs: about {size(most / count)} on each.")
         if enough > count:
             notes.append(
-                f"{model} takes {size(most)}, more than {count} card(s) of {size(CARD)} hold: set "
-                f"models.{model}.device to cuda:all and models.{model}.cards to {enough}."
+                f"{model} takes {size(most)}, more than {count} GPU(s) of {size(GPU_MEMORY)} hold: set "
+                f"models.{model}.device to cuda:all and models.{model}.gpus to {enough}."
             )
     return notes
 

@@ -96,8 +96,8 @@ def need_of(job: Job, study: Study, sizes: Sizes) -> Need:
 
 
 def gpus_of(job: Job, study: Study) -> int:
-    """Return how many GPUs a job computes on: the model's `cards` where it loads one on a CUDA device, else none."""
-    return study.cards(job.model) if place_of(job, study)[0] == "cuda" else 0
+    """Return how many GPUs a job computes on: the model's `gpus` where it loads one on a CUDA device, else none."""
+    return study.gpu_count(job.model) if place_of(job, study)[0] == "cuda" else 0
 
 
 def largest(needs: Iterable[Need]) -> Need:

@@ -67,12 +67,12 @@ NO_MODEL = frozenset({*_LIGHT, "download_model", "weigh", "export_checkpoint"})
 
 
 def place_of(job: Job, study: Study) -> tuple[str, int, str]:
-    """Return device kind (cpu or cuda), cores or cards, and dtype of a job."""
+    """Return device kind (cpu or cuda), cores or GPUs, and dtype of a job."""
     if job.rule in NO_MODEL:
         return "cpu", study.settings["runtime"]["threads"] if job.rule == "weigh" else 1, "float32"
     own = study.settings["models"][job.model]
     kind = own["device"].partition(":")[0]
-    return kind, study.cards(job.model) or study.settings["runtime"]["threads"], own["dtype"]
+    return kind, study.gpu_count(job.model) or study.settings["runtime"]["threads"], own["dtype"]
 
 
 def _common(job: Job, study: Study, shape: Shape) -> tuple[float, float]:
