@@ -16,7 +16,6 @@ from collateral.io.atomic import read_json
 from collateral.models.device_map import ALL, spread_over_cards
 from collateral.models.manifest import DTYPES, described_source, verified_manifest
 from collateral.models.memory import give_back
-from collateral.models.meta_init import Unfilled
 
 
 @dataclass(frozen=True)
@@ -185,15 +184,14 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers_logging.disable_progress_bar()
     spread = spread_over_cards(folder, DTYPES[dtype]) if device == ALL else None
-    with Unfilled():
-        network = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            device_map=spread,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+    network = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=DTYPES[dtype],
+        device_map=spread,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except ValueError as error:

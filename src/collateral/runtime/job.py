@@ -14,17 +14,14 @@ from collateral.io.log_levels import NOTE
 from collateral.io.resource_errors import shortage
 from collateral.runtime.gpu_lock import take_gpu
 from collateral.runtime.job_cache import Claim, keep, take_back
-from collateral.runtime.lazy_imports import let_wait
 
 COMMAND = "COLLATERAL_COMMAND"  # environment variable: what starts the workflow for one more target
 BEGUN, DONE = "begun", "done"  # how the log of a job with a claim begins and ends
 logging.addLevelName(NOTE, "NOTE")
 
 if hasattr(sys.modules["__main__"], "snakemake"):
-    # A job's script imports this first: what it then imports is a third faster without searches for garbage, and two
-    # fifths of that no job uses.
+    # A job's script imports this first: searching for garbage takes a third of the time of its other imports.
     gc.disable()
-    let_wait()
 
 
 @contextmanager
