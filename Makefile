@@ -65,7 +65,6 @@ fix: $(VENV)/.dev   ## format, and mend what can be mended by machine
 	@$(BIN)/ruff check --fix $(CODE)
 	@$(BIN)/snakefmt $(RULES)
 	@$(BIN)/python tests/unit/test_config.py --fix
-	@$(BIN)/python tests/unit/test_readme.py --fix
 	@$(BIN)/python tests/unit/test_docs.py
 
 bench: $(addprefix bench-,$(BENCHES)) ## all benchmarks, one after another (hours; on a machine that does nothing else)
