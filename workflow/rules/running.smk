@@ -43,7 +43,7 @@ def bound_resources(local):
     if not local:
         workflow.register_resource("alone", 1)
     elif "gpu" not in workflow.global_resources:
-        workflow.register_resource("gpu", max(map(STUDY.cards, STUDY.names("models"))) or 1)
+        workflow.register_resource("gpu", max(map(STUDY.gpu_count, STUDY.names("models"))) or 1)
 
 
 def broken_off(job):
