@@ -11,6 +11,7 @@ import warmjobs
 from collateral.analysis.tables.gather import write_tables
 from collateral.analysis.tables.schema import TABLES
 from collateral.io.atomic import write_json
+from collateral.report.pages.comparison import write_comparison
 from paired_frames import BEFORE, UNEDITED, answers, at, frames, reliability, texts
 
 ROOT = Path(__file__).parents[2]
@@ -47,33 +48,27 @@ def study(edited=RIGHT, task="facts"):
 
 
 def compare(tmp_path, a, b):
-    """The exit status, what is printed, and the page."""
+    """The summary, and the page."""
     out = tmp_path / "out"
-    command = [warmjobs.client(), str(ROOT / "workflow/compare.py"), str(a), str(b), "--out", str(out)]
-    environment = {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    page = out / "index.html"
-    return done, unescape(page.read_text()) if page.is_file() else ""
+    return write_comparison(a, b, out), unescape((out / "index.html").read_text())
 
 
 def test_equal_folders_have_no_difference(tmp_path):
     run = {"settings": {"study": {"seeds": [0]}}, "versions": {"torch": "2"}, "machine": {"cores": 2}}
     folders = [written(tmp_path / name, study(), run=run) for name in "ab"]
-    done, page = compare(tmp_path, *folders)
-    assert done.returncode == 0, done.stderr
+    summary, page = compare(tmp_path, *folders)
     counts = "4 abilities, 2 measures of probes, 1 weight statistics"
     said = f"No difference beyond rounding in what both have: {counts}."
-    assert done.stdout.startswith(f"{said}\n")
+    assert summary.startswith(f"{said}\n")
     assert said in page
-    assert "<script" not in page
+    assert "default-src 'none'" in page
     assert "://" not in page
 
 
 def test_a_planted_difference_is_found_with_the_numbers_worked_by_hand(tmp_path):
     a = written(tmp_path / "a", study())
     b = written(tmp_path / "b", study(WORSE), probes={1: 1.0, 2: 0.0, 3: 0.5, 4: 0.0}, norm=1.5)
-    done, page = compare(tmp_path, a, b)
-    assert done.returncode == 0, done.stderr
+    summary, page = compare(tmp_path, a, b)
     rows = pl.read_parquet(tmp_path / "out/abilities.parquet")
     row = rows.filter(editor="rome", task="facts").row(0, named=True)
     # 12 of 20 right in A, 4 of 20 in B; McNemar: 2 * (1/2)^8
@@ -89,10 +84,25 @@ def test_a_planted_difference_is_found_with_the_numbers_worked_by_hand(tmp_path)
     weights = pl.read_csv(tmp_path / "out/weights.csv")
     assert weights.select("a", "b", "relative").rows() == [(2.0, 1.5, -0.25)]
     assert (
-        "B differs from A in 1 of 4 abilities, 2 of 2 measures of probes, 1 of 1 weight statistics"
-        in done.stdout
+        "B differs from A in 1 of 4 abilities, 2 of 2 measures of probes, 1 of 1 weight statistics" in summary
     )
     assert "−0.4" in page
+    assert "1 of 4 rows differ" in page
+    assert page.count("−0.4000") == 2  # among the rows that differ, and folded among all
+
+
+def test_the_page_shows_the_clearest_differences_and_the_files_hold_all_rows(tmp_path):
+    checkpoints = [at("rome", count) for count in range(1, 13)]
+    unedited = answers(UNEDITED, RIGHT)
+    a = written(tmp_path / "a", [unedited, *(answers(key, RIGHT) for key in checkpoints)])
+    b = written(tmp_path / "b", [unedited, *(answers(key, WORSE) for key in checkpoints)])
+    _, page = compare(tmp_path, a, b)
+    assert "12 of 13 rows differ" in page
+    assert page.count('id="abilities-first-row-') == 8
+    assert (
+        page.count('id="abilities-row-') == pl.read_parquet(tmp_path / "out/abilities.parquet").height == 13
+    )
+    assert 'href="abilities.csv"' in page
 
 
 def test_tasks_that_cannot_be_paired_are_named_and_left_out(tmp_path):
@@ -102,8 +112,7 @@ def test_tasks_that_cannot_be_paired_are_named_and_left_out(tmp_path):
         task_hash=pl.when(pl.col("task") == "facts").then(pl.lit("later")).otherwise("task_hash")
     )
     write_tables({"ability-items": changed}, b / "tables")
-    done, page = compare(tmp_path, a, b)
-    assert done.returncode == 0, done.stderr
+    _, page = compare(tmp_path, a, b)
     unpaired = pl.read_parquet(tmp_path / "out/unpaired.parquet")
     assert unpaired.select("editor", "what").rows() == [
         ("unedited", "core / facts"),
@@ -142,21 +151,22 @@ def test_settings_and_versions_that_differ_are_shown_with_both_values(tmp_path):
 
 def test_a_folder_without_a_record_of_its_run_is_compared_all_the_same(tmp_path):
     a, b = written(tmp_path / "a", study(), run={"settings": {}}), written(tmp_path / "b", study())
-    done, page = compare(tmp_path, a, b)
-    assert done.returncode == 0, done.stderr
+    _, page = compare(tmp_path, a, b)
     assert "Not known: a folder has no report/run.json" in page
 
 
 def test_the_projects_folder_stands_for_its_results(tmp_path):
     a = written(tmp_path / "a/results", study())
-    done, _ = compare(tmp_path, a.parent, a)
-    assert "No difference" in done.stdout
+    summary, _ = compare(tmp_path, a.parent, a)
+    assert "No difference" in summary
 
 
 def test_a_folder_that_holds_no_results_is_one_line(tmp_path):
     a = written(tmp_path / "a", study())
     (tmp_path / "b").mkdir()
-    done, _ = compare(tmp_path, a, tmp_path / "b")
+    command = [warmjobs.client(), str(ROOT / "workflow/compare.py"), str(a), str(tmp_path / "b")]
+    environment = {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(
         f"compare: {tmp_path / 'b'}: not a results folder (no tables/abilities.parquet)"

@@ -4,6 +4,7 @@ Torch-free.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -52,7 +53,25 @@ MEASURES = ("token_accuracy", "token_agreement", "prefers_target", "generated_ma
 _PROBE = ["kind", "when", "fact_id", "probe"]
 
 
-def unpaired_tasks(a: Tables, b: Tables) -> pl.DataFrame:
+def compare_runs(a: Tables, b: Tables, terms: Terms) -> dict[str, pl.DataFrame]:
+    """Return B - A of abilities, probes and weights, and what cannot be paired.
+
+    Args:
+        a: the tables abilities, ability-items, efficacy and weights of A.
+        b: those of B.
+        terms: of the inference.
+    """
+    unpaired = find_unpaired_tasks(a, b)
+    probes = a["efficacy"], b["efficacy"]
+    return {
+        "abilities": compare_abilities(a, b, unpaired, terms),
+        "probes": compare_probes(*probes, terms),
+        "unpaired": unpaired.vstack(find_unpaired_probes(*probes)),
+        "weights": compare_weights(a["weights"], b["weights"]),
+    }
+
+
+def find_unpaired_tasks(a: Tables, b: Tables) -> pl.DataFrame:
     """Return the tasks that both have scored at a checkpoint and that cannot be paired, and why.
 
     Args:
@@ -91,7 +110,7 @@ def _items(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def abilities(a: Tables, b: Tables, unpaired: pl.DataFrame, terms: Terms) -> pl.DataFrame:
+def compare_abilities(a: Tables, b: Tables, unpaired: pl.DataFrame, terms: Terms) -> pl.DataFrame:
     """Return B - A of each checkpoint and primary metric that both have, the unedited models included.
 
     Items are paired as edited ones are with the unedited model's, and so are estimate, interval and p; p_holm is
@@ -100,7 +119,7 @@ def abilities(a: Tables, b: Tables, unpaired: pl.DataFrame, terms: Terms) -> pl.
     Args:
         a: the tables abilities and ability-items of A.
         b: those of B.
-        unpaired: of `unpaired_tasks`; these are left out.
+        unpaired: of `find_unpaired_tasks`; these are left out.
         terms: of the inference.
     """
     by = [*KEY, *_TASK, "metric"]
@@ -154,7 +173,7 @@ def _as_model(table: pl.DataFrame, side: str) -> pl.DataFrame:
     )
 
 
-def _corrected(rows: list[dict[str, object]], schema: Columns) -> pl.DataFrame:
+def _corrected(rows: list[dict[str, object]], schema: Mapping[str, Any]) -> pl.DataFrame:
     """Return the rows with Holm's p over all of them."""
     table = pl.DataFrame(rows, schema=schema)
     values = table["p"].fill_null(float("nan")).to_numpy()
@@ -162,7 +181,7 @@ def _corrected(rows: list[dict[str, object]], schema: Columns) -> pl.DataFrame:
     return table.with_columns(p_holm=pl.Series(holm(values), dtype=pl.Float64).fill_nan(None)).sort(order)
 
 
-def unpaired_probes(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
+def find_unpaired_probes(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
     """Return the checkpoints of both whose probes are not all the same, and how many only one has.
 
     Args:
@@ -184,7 +203,7 @@ def unpaired_probes(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(lost).select(list(UNPAIRED)).sort(*KEY, "what", "reason")
 
 
-def probes(a: pl.DataFrame, b: pl.DataFrame, terms: Terms) -> pl.DataFrame:
+def compare_probes(a: pl.DataFrame, b: pl.DataFrame, terms: Terms) -> pl.DataFrame:
     """Return B - A of each checkpoint, kind of probe, time and measure, over the probes that both have.
 
     What is paired is a fact: its probes of a kind rest on one another.
@@ -220,7 +239,7 @@ def probes(a: pl.DataFrame, b: pl.DataFrame, terms: Terms) -> pl.DataFrame:
     return _corrected(rows, PROBES)
 
 
-def weights(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
+def compare_weights(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
     """Return the weight statistics that both have, and (b - a) / |a|; null where a is 0 and b is not.
 
     Args:

@@ -56,7 +56,7 @@ def read_results(folder: Path) -> Results:
     return Results(folder, {name: conformed(name, table) for name, table in found.items()}, run)
 
 
-def presence(a: Results, b: Results) -> pl.DataFrame:
+def compare_presence(a: Results, b: Results) -> pl.DataFrame:
     """Return what only one of the folders has: models, data sets, seeds, editors, checkpoints, tasks."""
     rows = []
     parts = {name: [name] for name in ("model", "dataset", "seed", "editor")}
@@ -89,7 +89,7 @@ def _only(a: pl.DataFrame, b: pl.DataFrame, columns: list[str]) -> list[tuple[st
     return [(name, "A") for name in names[0] - names[1]] + [(name, "B") for name in names[1] - names[0]]
 
 
-def settings(a: Results, b: Results) -> pl.DataFrame:
+def compare_settings(a: Results, b: Results) -> pl.DataFrame:
     """Return settings, versions and machine that differ: key and both values; null where one has none.
 
     A folder without a record of its run has nothing to compare: the table is empty.
