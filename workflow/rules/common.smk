@@ -9,13 +9,12 @@ from types import SimpleNamespace
 from snakemake.exceptions import WorkflowError
 
 from collateral.study import paths as places, outputs as results, staging
-from collateral.runtime import fingerprint as provenance
 from collateral.data import shared_resources as sharing
 from collateral.tasks.benchmarks.catalogue import foreseen
-from collateral.runtime.source_trees import Trees
+from collateral.runtime.definitions import Sources
 from collateral.errors import CollateralError
 from collateral.io.atomic import sha256_file
-from collateral.runtime.fingerprint import PACKAGE
+from collateral.runtime.fingerprint import PACKAGE, find_code, library_versions
 from collateral.study.config import load_study
 from collateral.study.design import Cell, reference_blocks
 from collateral.tasks.registry import benchmarks_of, task_fingerprint
@@ -37,8 +36,8 @@ THREADS = STUDY.settings["runtime"]["threads"]
 ADAPTERS = any(STUDY.is_flagged(editor, "adapter") for editor in STUDY.names("editors"))
 PLACEBOS = any(STUDY.likeness(one.model, one.editor) for one in STUDY.cells)
 SKIPPING = STUDY.settings["collapse"]["skip"]
-CODES = {}  # fingerprint → the source files behind it, which `make why` names
-TREES = Trees(Path(".snakemake/collateral.trees.json"))
+CODES = {}  # fingerprint → the definitions behind it, which `make why` names
+SOURCES = Sources(Path(".snakemake/collateral.sources.json"))
 
 
 wildcard_constraints:
@@ -83,16 +82,14 @@ def single(name):
     return places.single(places.ANY, "{edits}", name)
 
 
-@functools.cache  # asked once a job, and a study has thousands
-def code(script, *modules):
-    """Fingerprint of a rule's code: its script and all package files that it reaches; if asked for, its libraries."""
-    path = ROOT / "workflow/scripts" / script
-    reached = provenance.reached(path, *modules, trees=TREES)
-    own = provenance.identity(reached)
-    CODES[own] = reached
+@functools.cache  # a study has thousands of jobs
+def code(script, *entries):
+    """Fingerprint of a rule's code: the definitions that its script and the registries' entries reach."""
+    reached = find_code(ROOT / "workflow/scripts" / script, *entries, sources=SOURCES)
+    CODES[reached.fingerprint] = reached.definitions
     if not STUDY.settings["runtime"]["rerun_on_upgrade"]:
-        return own
-    return f"{own} {provenance.libraries(reached)}"
+        return reached.fingerprint
+    return f"{reached.fingerprint} {library_versions(reached)}"
 
 
 def settled(function, *kinds):

@@ -67,8 +67,8 @@ def repeated():
 
 tell_parameters(workflow.rules)
 if workflow.is_main_process:
-    TREES.save()  # for the processes of its jobs; and at the end, with what single jobs asked for
-    atexit.register(TREES.save)
+    SOURCES.save()  # for the processes of its jobs; and at the end, with what single jobs asked for
+    atexit.register(SOURCES.save)
     atexit.register(remember, CODES, LEDGER)
     workflow.execute = only_run(workflow.execute, Path.cwd(), begins, ends, WorkflowError)
 else:

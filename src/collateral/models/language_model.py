@@ -1,4 +1,4 @@
-"""Load a model from its verified folder; which matrix is edited, and how each family stores it."""
+"""Load a model from its verified folder."""
 
 import os
 from dataclasses import dataclass
@@ -13,50 +13,10 @@ from transformers.utils import logging as transformers_logging
 
 from collateral.errors import CollateralError, unknown_name
 from collateral.io.atomic import read_json
+from collateral.models.architecture import Architecture, family_names, load_family
 from collateral.models.device_map import ALL, spread_over_cards
 from collateral.models.manifest import DTYPES, described_source, verified_manifest
 from collateral.models.memory import give_back
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Module paths of one model family; `{}` stands for the layer number.
-
-    Attributes:
-        block: a decoder layer; its output is the residual stream.
-        mlp: the MLP module of that layer.
-        down: the down projection, the matrix that ROME, MEMIT and their kin edit.
-        attention: the attention's output projection.
-        inputs: the MLP's input projections, one of them (the gate, if gated) first.
-        transposed: the family stores W as d_in x d_out (GPT-2's Conv1D).
-    """
-
-    block: str
-    mlp: str
-    down: str
-    attention: str
-    inputs: tuple[str, ...]
-    transposed: bool = False
-
-
-def _family(
-    block: str, down: str, attention: str, inputs: tuple[str, ...], transposed: bool = False
-) -> Architecture:
-    mlp = f"{block}.mlp"
-    paths = tuple(f"{mlp}.{name}" for name in inputs)
-    return Architecture(block, mlp, f"{mlp}.{down}", f"{block}.{attention}", paths, transposed)
-
-
-_LLAMA = _family("model.layers.{}", "down_proj", "self_attn.o_proj", ("gate_proj", "up_proj"))
-ARCHITECTURES: dict[str, Architecture] = {
-    "gpt2": _family("transformer.h.{}", "c_proj", "attn.c_proj", ("c_fc",), transposed=True),
-    "gptj": _family("transformer.h.{}", "fc_out", "attn.out_proj", ("fc_in",)),
-    "gpt_neox": _family("gpt_neox.layers.{}", "dense_4h_to_h", "attention.dense", ("dense_h_to_4h",)),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-}
 
 
 @dataclass(frozen=True)
@@ -139,29 +99,27 @@ def wrap(
     Raises:
         CollateralError: the family is not in the table of module paths, or the tokenizer is a slow one.
     """
-    family = network.config.model_type
-    if family not in ARCHITECTURES:
-        raise unknown_name("model family", family, ARCHITECTURES)
+    architecture = load_family(network.config.model_type)
     if not tokenizer.is_fast:
         raise CollateralError(
             f"the tokenizer of {tokenizer.name_or_path} is a slow one; take a model with a fast one, because "
             "the subject's last token is found by character offsets"
         )
     network.eval().requires_grad_(False)
-    return LanguageModel(network, tokenizer, ARCHITECTURES[family], base_sha256, source)
+    return LanguageModel(network, tokenizer, architecture, base_sha256, source)
 
 
 def _check_code(folder: Path) -> None:
     """Refuse a model that only code of its own could load, before transformers asks whether to run it.
 
     Raises:
-        CollateralError: its family is none of `ARCHITECTURES`, and its config.json names code.
+        CollateralError: its family is none of `families/`, and its config.json names code.
     """
     config = read_json(folder / "config.json")
-    if config.get("auto_map") and config.get("model_type") not in ARCHITECTURES:
+    if config.get("auto_map") and config.get("model_type") not in family_names():
         raise CollateralError(
             f"{folder}: the family {config.get('model_type')!r} needs code of the model's own (auto_map in "
-            f"config.json), which is never run; take a model of {', '.join(ARCHITECTURES)}"
+            f"config.json), which is never run; take a model of {', '.join(family_names())}"
         )
 
 

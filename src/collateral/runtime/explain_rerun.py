@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from collateral.io.atomic import write_text
-from collateral.runtime.source_trees import Tree
 
 LEDGER = Path(".snakemake/collateral.code.json")
-"""Which code stood behind a fingerprint: fingerprint → module → beginning of its hash."""
+"""Which code stood behind a fingerprint: fingerprint → definition → beginning of its hash."""
 
 _JOB = re.compile(r"^Job \d+: (?P<job>.*)\nReason: (?P<reason>.*)$", re.MULTILINE)
 _PARAMS = re.compile(
@@ -114,7 +113,7 @@ def read_ledger(path: Path) -> dict[str, dict[str, str]]:
         return {}
 
 
-def remember(codes: Mapping[str, Mapping[str, Tree]], path: Path) -> None:
+def remember(codes: Mapping[str, Mapping[str, str]], path: Path) -> None:
     """Add the code behind fingerprints to a ledger; a folder that cannot be written costs an explanation only."""
     known = read_ledger(path)
     if codes.keys() <= known.keys():
@@ -125,5 +124,5 @@ def remember(codes: Mapping[str, Mapping[str, Tree]], path: Path) -> None:
         return
 
 
-def _short(code: Mapping[str, Tree]) -> dict[str, str]:
-    return {name: tree.sha256[:12] for name, tree in code.items()}
+def _short(code: Mapping[str, str]) -> dict[str, str]:
+    return {name: sha256[:12] for name, sha256 in code.items()}
