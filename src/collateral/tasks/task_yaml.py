@@ -6,7 +6,7 @@ Nothing is imported or run: a `!function` tag is read as text, so that planning 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from collateral.errors import CollateralError
 from collateral.io.yaml import Loader, read_yaml
@@ -24,11 +24,10 @@ class _FunctionName(str):
 class _TaskLoader(Loader):
     """A safe loader that knows the `!function` tag and calls nothing."""
 
-
-_TaskLoader.add_constructor(
-    "!function",
-    lambda loader, node: _FunctionName(loader.construct_scalar(node)),
-)
+    yaml_constructors: ClassVar[dict[str, Any]] = {
+        **Loader.yaml_constructors,
+        "!function": lambda loader, node: _FunctionName(loader.construct_scalar(node)),
+    }
 
 
 @dataclass(frozen=True)
