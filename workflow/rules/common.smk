@@ -159,8 +159,10 @@ def loading(wildcards, *more):
     return {name: own.get(name) for name in ("loader", "path", *more)}
 
 
-def loader_module(wildcards):
-    return f"collateral.data.loaders.{STUDY.settings['datasets'][wildcards.dataset]['loader']}"
+def loader_code(wildcards):
+    """The code that reads a data set, its loader's module included."""
+    loader = STUDY.settings["datasets"][wildcards.dataset]["loader"]
+    return code("load_facts.py", f"collateral.data.loaders.{loader}")
 
 
 def dataset_files(wildcards):
@@ -277,10 +279,35 @@ def adapter_state(wildcards):
     return at(cell(wildcards), [number(wildcards)], "state.safetensors") if adapter else []
 
 
-def adapter_module(wildcards):
-    """The module of an adapter, which takes part in every answer, so that its code counts in measurements too."""
+def family_entry(wildcards):
+    """The module of a model's family, which every job that loads the model imports by name."""
+    return f"collateral.models.families.{STUDY.model_family(wildcards.model)}"
+
+
+def method_entry(wildcards):
+    """The module of an editor's method."""
+    return f"collateral.editing.methods.{recipe(wildcards)['method']}"
+
+
+def model_code(script):
+    """The code of a job that loads a model."""
+    return settled(lambda wildcards: code(script, family_entry(wildcards)), "model")
+
+
+def edit_code(script):
+    """The code of a job that edits."""
+    return lambda wildcards: code(script, family_entry(wildcards), method_entry(wildcards))
+
+
+def checkpoint_entries(wildcards):
+    """What a job that loads a checkpoint imports by name; an adapter takes part in every answer."""
     adapter = STUDY.is_flagged(wildcards.editor, "adapter")
-    return [f"collateral.editing.methods.{recipe(wildcards)['method']}"] if adapter else []
+    return [family_entry(wildcards), *([method_entry(wildcards)] if adapter else [])]
+
+
+def checkpoint_code(script):
+    """The code of a job that loads a checkpoint."""
+    return settled(lambda wildcards: code(script, *checkpoint_entries(wildcards)), "model", "editor")
 
 
 def likeness(wildcards):
@@ -310,9 +337,9 @@ def suite_texts(suite):
     return task_fingerprint(STUDY.settings["suites"][suite]["tasks"], task_folders(suite))
 
 
-def suite_code(script, modules=lambda wildcards: []):
+def suite_code(script, entries):
     """Code and task texts of a suite: a changed prompt reruns the suite."""
-    return lambda wildcards: f"{code(script, *modules(wildcards))} {suite_texts(wildcards.suite)}"
+    return lambda wildcards: f"{code(script, *entries(wildcards))} {suite_texts(wildcards.suite)}"
 
 
 @functools.cache

@@ -74,7 +74,7 @@ rule load_facts:
         **asks("load_facts"),
     params:
         dataset=lambda w: loading(w, "limit", "questions"),
-        code=lambda w: code("load_facts.py", loader_module(w)),
+        code=loader_code,
     message:
         "Read the facts of {wildcards.dataset}"
     script:
@@ -94,7 +94,7 @@ rule load_training_facts:
         **asks("load_training_facts"),
     params:
         dataset=training_loading,
-        code=lambda w: code("load_facts.py", loader_module(w)),
+        code=loader_code,
     message:
         "Read the facts that an editor trains on for {wildcards.dataset}"
     script:

@@ -39,7 +39,7 @@ rule edit:
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
         runtime=settled(runtime, "model"),
-        code=lambda w: code("edit.py", f"collateral.editing.methods.{recipe(w)['method']}"),
+        code=edit_code("edit.py"),
     message:
         "Edit {wildcards.model} with {wildcards.editor} up to {wildcards.edits} edits"
     script:
@@ -82,7 +82,7 @@ rule edit_singly:
         },
         weigh=lambda w: {name: STUDY.settings["weights"][name] for name in ("thresholds", "quantiles")},
         runtime=settled(runtime, "model"),
-        code=lambda w: code("edit_singly.py", f"collateral.editing.methods.{recipe(w)['method']}"),
+        code=edit_code("edit_singly.py"),
     message:
         "Edit {wildcards.model} with {wildcards.editor}, one at a time, up to fact {wildcards.edits}"
     script:
@@ -103,7 +103,7 @@ rule export_checkpoint:
         **asks("export_checkpoint"),
     params:
         runtime=settled(runtime, "model"),
-        code=code("export_checkpoint.py"),
+        code=checkpoint_code("export_checkpoint.py"),
     message:
         "Save {wildcards.editor} after {wildcards.edits} edits as a full model"
     script:

@@ -21,7 +21,7 @@ rule evaluate_unedited:
         suite=suite_settings,
         folders=settled(lambda w: task_folders(w.suite), "suite"),
         runtime=settled(runtime, "model"),
-        code=suite_code("evaluate_abilities.py"),
+        code=suite_code("evaluate_abilities.py", lambda wildcards: [family_entry(wildcards)]),
     message:
         "Evaluate the unedited {wildcards.model} on {wildcards.suite}"
     script:
@@ -53,7 +53,7 @@ rule evaluate_abilities:
         suite=suite_settings,
         folders=settled(lambda w: task_folders(w.suite), "suite"),
         runtime=settled(runtime, "model"),
-        code=suite_code("evaluate_abilities.py", adapter_module),
+        code=suite_code("evaluate_abilities.py", checkpoint_entries),
     message:
         "Evaluate {wildcards.editor} after {wildcards.edits} edits on {wildcards.suite}"
     script:
@@ -114,7 +114,7 @@ rule measure_efficacy:
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
         runtime=settled(runtime, "model"),
-        code=settled(lambda w: code("measure_efficacy.py", *adapter_module(w)), "model", "editor"),
+        code=checkpoint_code("measure_efficacy.py"),
     message:
         "Probe all edits of {wildcards.editor} after {wildcards.edits} edits"
     script:
@@ -143,7 +143,7 @@ rule measure_drift:
     params:
         settings={"text": STUDY.settings["moments"]["text"], **STUDY.settings["drift"]},
         runtime=settled(runtime, "model"),
-        code=settled(lambda w: code("measure_drift.py", *adapter_module(w)), "model", "editor"),
+        code=checkpoint_code("measure_drift.py"),
     message:
         "Measure the drift of {wildcards.editor} after {wildcards.edits} edits"
     script:

@@ -16,7 +16,7 @@ rule sample_contexts:
     params:
         settings=STUDY.settings["contexts"],
         runtime=settled(runtime, "model"),
-        code=code("sample_contexts.py"),
+        code=model_code("sample_contexts.py"),
     message:
         "Sample context templates from {wildcards.model}"
     script:
@@ -42,7 +42,7 @@ rule measure_moments:
         layers=lambda w: list(places.layers_of(w.layers)),
         settings=STUDY.settings["moments"],
         runtime=settled(runtime, "model"),
-        code=code("measure_moments.py"),
+        code=model_code("measure_moments.py"),
     message:
         "Measure the second moments of {wildcards.model}, layers {wildcards.layers}"
     script:
@@ -64,7 +64,7 @@ rule probe_known:
         **asks("probe_known"),
     params:
         runtime=settled(runtime, "model"),
-        code=code("probe_known.py"),
+        code=model_code("probe_known.py"),
     message:
         "Find the facts of {wildcards.dataset} that {wildcards.model} knows"
     script:
@@ -96,7 +96,7 @@ rule measure_reference:
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },
         runtime=settled(runtime, "model"),
-        code=code("measure_reference.py"),
+        code=model_code("measure_reference.py"),
     message:
         "Probe the unedited {wildcards.model} on the facts up to number {wildcards.edits}"
     script:
@@ -125,7 +125,7 @@ rule train_hypernetwork:
     params:
         training=lambda w: {"seed": int(w.seed), **STUDY.training(w.model, w.learner)},
         runtime=settled(runtime, "model"),
-        code=code("train_hypernetwork.py"),
+        code=model_code("train_hypernetwork.py"),
     message:
         "Train the hypernetwork of {wildcards.learner} for {wildcards.model}"
     script:
