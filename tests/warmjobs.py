@@ -23,9 +23,11 @@ import tempfile
 import threading
 import traceback
 from pathlib import Path
+from typing import Any
 
 RECORDED = "WARM_RECORDED"  # a folder that jobs' scripts are copied to, each with what Snakemake tells it
 PROCESS = "WARM_PROCESS"  # a file that a job writes its process's number into
+TRACED = "WARM_TRACED"  # a folder that jobs write into which functions of the package ran
 # none that starts threads of its own, as polars does: they do not live on in a fork
 LOADED = (
     "transformers.models.llama.modeling_llama",
@@ -175,6 +177,41 @@ def began(words: list[str], environment: dict[str, str]) -> None:
         shutil.copy(words[0], environment[RECORDED])
     if "/.snakemake/scripts/" in words[0] and PROCESS in environment:
         Path(environment[PROCESS]).write_text(str(os.getpid()))
+    if "/.snakemake/scripts/" in words[0] and TRACED in environment:
+        trace(words[0], Path(environment[TRACED]))
+
+
+def trace(script: str, folder: Path) -> None:
+    """Write at the end of this process which functions of the package ran, but for those that imports called."""
+    package = f"{Path('src/collateral').resolve()}{os.sep}"
+    codes: dict[int, Any] = {}
+    importing = threading.local()
+    told: dict[str, Any] = {}
+
+    def watch(frame: Any, event: str, _: Any) -> None:
+        code = frame.f_code
+        if code.co_name == "<module>":
+            if code.co_filename == script:
+                told.setdefault("globals", frame.f_globals)
+            elif code.co_filename.startswith(package):
+                importing.depth = getattr(importing, "depth", 0) + {"call": 1, "return": -1}.get(event, 0)
+        elif event == "call" and id(code) not in codes and not getattr(importing, "depth", 0):
+            codes[id(code)] = code
+
+    def write() -> None:
+        sys.setprofile(None)
+        job = told["globals"]["snakemake"]
+        ran = {
+            (code.co_filename.removeprefix(package), code.co_firstlineno, code.co_qualname)
+            for code in codes.values()
+            if code.co_filename.startswith(package)
+        }
+        about = {"rule": job.rule, "code": job.params.code, "output": str(job.output[0]), "ran": sorted(ran)}
+        (folder / f"{os.getpid()}.json").write_text(json.dumps(about))
+
+    atexit.register(write)
+    threading.setprofile(watch)
+    sys.setprofile(watch)
 
 
 def ended(end: SystemExit) -> int:
