@@ -5,8 +5,8 @@ from pathlib import Path
 import yaml
 
 from collateral.study.config import load_study
-from collateral.study.cost.model_shape import shape_of_settings
-from collateral.study.cost.rule_work import Sizes
+from collateral.study.cost.model_shape import read_shape
+from collateral.study.cost.study_sizes import Sizes
 from collateral.study.jobs import Job
 from collateral.tasks.token_counts import suite_counts
 
@@ -28,7 +28,9 @@ def study_of(**own):
 
 def sizes_of(study):
     return Sizes(
-        shapes={name: shape_of_settings(one) for name, one in study.settings["models"].items()},
+        shapes={
+            name: read_shape(Path("absent/manifest"), own) for name, own in study.settings["models"].items()
+        },
         suites={name: suite_counts(study.settings["suites"][name], []) for name in study.names("suites")},
         probes=dict.fromkeys(study.settings["datasets"], 4.0),
         facts={},

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from collateral.errors import CollateralError
 from collateral.study.command_line import mirror, named_study, snakemake_command, study_options, task_folders
-from collateral.study.cost.estimate import Machine, make_plan
-from collateral.study.cost.plan_text import gpu_notes, plan_text
-from collateral.study.cost.resources import need_of
-from collateral.study.cost.study_sizes import assumed, sizes_of
+from collateral.study.cost.estimate import estimate_jobs, need_of
+from collateral.study.cost.plan_text import gpu_notes, write_plan
+from collateral.study.cost.study_sizes import list_assumptions, read_sizes
 from collateral.study.job_records import read_records
-from collateral.study.jobs import only_mirrored, study_jobs
+from collateral.study.jobs import list_mirror_files, study_jobs
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,18 +46,21 @@ def planned(given: argparse.Namespace) -> str:
     folders, found = task_folders(study, ROOT), mirror(study, ROOT)
     waiting, reason = outputs_to_make(own, given.config)
     records = {job: one for folder in given.benchmarks for job, one in read_records(folder).items()}
-    sizes, jobs = sizes_of(study, folders), study_jobs(study, folders, found)
-    notes = assumed(study, sizes)
-    machine = Machine(records, {"cuda": given.gpu_speed, "cpu": given.cpu_speed})
-    plan = make_plan(study, jobs, sizes, machine, waiting)
+    sizes, jobs = read_sizes(study, folders), study_jobs(study, folders, found)
+    notes = list_assumptions(study, sizes)
+    speed = {"cuda": given.gpu_speed, "cpu": given.cpu_speed}
+    estimates = estimate_jobs(study, jobs, sizes, records, speed, waiting)
     needs = {job: need_of(job, study, sizes) for job in jobs}
-    notes += gpu_notes(plan, {model: study.gpu_count(model) for model in study.names("models")})
-    unreachable = only_mirrored(study, folders, found)
+    notes += gpu_notes(estimates, {model: study.gpu_count(model) for model in study.names("models")})
+    unreachable = list_mirror_files(study, folders, found)
     if unreachable:
-        notes.insert(0, f"Only a mirror can have, and none is set that does: {', '.join(unreachable)}")
+        notes.insert(
+            0,
+            f"Only a mirror can supply {', '.join(unreachable)}, and the study has no mirror with these files",
+        )
     if reason:
         notes.insert(0, f"What is still to do is not known, so all of it counts as to do: {reason}")
-    return plan_text(plan, study.settings["study"]["title"], needs, notes)
+    return write_plan(estimates, study.settings["study"]["title"], needs, notes)
 
 
 def outputs_to_make(own: Path | None, pairs: list[str]) -> tuple[frozenset[str] | None, str]:

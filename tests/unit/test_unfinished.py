@@ -8,7 +8,7 @@ from collateral.io.atomic import write_json, write_text
 from collateral.report.progress import CHECKED, missing, sifted
 from collateral.study import outputs as results
 from collateral.study.command_line import read_study
-from collateral.study.jobs import Job, outputs
+from collateral.study.jobs import Job, list_outputs
 
 ROOT = Path(__file__).parents[2]
 KINDS = tuple(results.gathered(read_study(ROOT, None, [])))
@@ -47,7 +47,7 @@ def test_many_places_are_counted_and_few_are_named(tmp_path, monkeypatch):
         Job("weigh", f"results/edited/m/d/seed-0/e{n}/edits-0001/weights.parquet", "m", "d", 0, f"e{n}", 0, 1)
         for n in range(9)
     ]
-    for name in outputs(jobs[0]):
+    for name in list_outputs(jobs[0]):
         write_text(Path(name), "x")
     (told,) = missing(jobs, {})
     assert (told["rule"], told["done"], told["of"]) == ("weigh", 1, 9)

@@ -13,7 +13,7 @@ import warmjobs
 from collateral.analysis.tables.schema import MEASURED
 from collateral.io.parquet import write_table
 from collateral.study.command_line import read_study, task_folders
-from collateral.study.jobs import outputs, study_jobs
+from collateral.study.jobs import list_outputs, study_jobs
 from smallstudy import Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -70,7 +70,7 @@ def test_the_files_of_the_jobs_are_those_that_a_finished_study_has(finished, mon
     monkeypatch.chdir(finished.folder)
     study = read_study(finished.folder, finished.folder / "study.yaml", [])
     jobs = study_jobs(study, task_folders(study, finished.folder), None)
-    told = {name for job in jobs for name in outputs(job) if name.startswith("results/")}
+    told = {name for job in jobs for name in list_outputs(job) if name.startswith("results/")}
     there = {str(path.relative_to(finished.folder)) for path in finished.folder.glob("results/*ed/**/*.*")}
     there |= {
         name for name in told if name.startswith(("results/sequences", "results/tables", "results/report"))

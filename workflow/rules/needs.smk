@@ -1,8 +1,8 @@
 # What the rules ask a cluster for, and which jobs share a submission; how much is reckoned in `collateral.study.cost.resources`.
 
 from collateral.study.jobs import Job
-from collateral.study.cost.resources import gpus_of, need_of
-from collateral.study.cost.study_sizes import sizes_of
+from collateral.study.cost.estimate import gpus_of, need_of
+from collateral.study.cost.study_sizes import read_sizes
 
 
 # Both bound what runs at a time within one machine or one submission, and not how many submissions run: a cluster
@@ -17,7 +17,7 @@ def study_sizes():
     """Shapes of the models, items of the suites, probes of the facts: read when the first job asks."""
     try:
         suites = STUDY.names("suites")
-        return sizes_of(STUDY, {name: [Path(one) for one in task_folders(name)] for name in suites})
+        return read_sizes(STUDY, {name: [Path(one) for one in task_folders(name)] for name in suites})
     except CollateralError as error:
         raise WorkflowError(str(error))
 

@@ -11,7 +11,7 @@ from collateral.analysis.tables import collect as tables
 from collateral.analysis.tables.schema import TABLES
 from collateral.errors import CollateralError
 from collateral.io.parquet import read_table
-from collateral.study.jobs import Job, outputs
+from collateral.study.jobs import Job, list_outputs
 from collateral.study.paths import layer_set
 
 LAST = ("gather", "infer", "report")  # what is made of all results
@@ -122,7 +122,7 @@ def missing(jobs: Iterable[Job], broken: Mapping[str, str]) -> list[dict[str, An
 
 
 def _is_done(job: Job, broken: Collection[str]) -> bool:
-    files = outputs(job)
+    files = list_outputs(job)
     return all(Path(name).is_file() and Path(name).stat().st_size for name in files) and not any(
         name in broken for name in files
     )
@@ -140,7 +140,7 @@ def _where(left: Sequence[Job], broken: Mapping[str, str]) -> str:
     named = [f"{name}: {', '.join(own)}" if own else name for name, own in groups.items()]
     parts = _shortened(named)
     for job in left:
-        parts += [f"{name}: {broken[name]}" for name in outputs(job) if name in broken]
+        parts += [f"{name}: {broken[name]}" for name in list_outputs(job) if name in broken]
     return "; ".join(parts)
 
 

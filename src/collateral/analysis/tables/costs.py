@@ -10,8 +10,8 @@ import polars as pl
 from collateral.analysis.tables.collect import KEY, key_of
 from collateral.analysis.tables.schema import TABLES
 from collateral.errors import CollateralError
-from collateral.study.job_records import Record, read_record
-from collateral.study.jobs import Job, recorded_job
+from collateral.study.job_records import Record, parse_job, read_record
+from collateral.study.jobs import Job
 
 log = logging.getLogger(__name__)
 UPDATE = ("delta.parquet", "state.safetensors")
@@ -45,9 +45,8 @@ def _records(folder: Path) -> list[tuple[Job, Record]]:
     """Return all records that can be read; the others are warned of, because no result depends on them."""
     found = []
     for path in sorted(folder.rglob("*.tsv")):
-        siblings = [one.name for one in path.parent.glob("*.tsv")]
         try:
-            job = recorded_job(path.relative_to(folder).as_posix(), siblings)
+            job = parse_job(path.relative_to(folder))
             if job is not None:
                 found.append((job, read_record(path)))
         except (CollateralError, ValueError, OSError) as error:

@@ -36,7 +36,7 @@ class Shape:
     def layer(self) -> int:
         """Parameters of one decoder layer, without biases and norms (below 0.2 % of it)."""
         attention = 2 * self.hidden**2 + 2 * self.hidden * self.keys
-        return attention + (3 if self.gated else 2) * self.hidden * self.intermediate
+        return attention + (3 if self.gated else 2) * self.matrix
 
     @property
     def head(self) -> int:
@@ -55,36 +55,40 @@ class Shape:
         return embeddings + self.layers * self.layer
 
 
-def shape_of_settings(model: Mapping[str, Any]) -> Shape | None:
-    """Return the shape that an entry of `models` states; None without `layers` or `shape`."""
-    own, layers = model["shape"], model["layers"]
-    if own is None or layers is None:
-        return None
-    return Shape(layers=layers, **{**own, "keys": own["keys"] or own["hidden"]})
+def read_shape(manifest: Path, settings: Mapping[str, Any]) -> Shape | None:
+    """Return a model's shape: of its downloaded config.json, else of its entry in `models`; None if neither has it.
 
-
-def shape_of_config(path: Path) -> Shape:
-    """Return the shape in a model's config.json, of any family that the project edits.
+    Args:
+        manifest: of the model; config.json lies beside it.
+        settings: the model's entry in `models`.
 
     Raises:
-        CollateralError: the file is missing or not JSON.
+        CollateralError: config.json is broken.
     """
-    config = read_json(path)
-    hidden = _first(config, "hidden_size", "n_embd")
-    heads = _first(config, "num_attention_heads", "n_head")
-    width = config.get("head_dim") or hidden // heads
+    downloaded = manifest.with_name("config.json")
+    if downloaded.is_file():
+        return shape_of_config(read_json(downloaded))
+    sizes, layers = settings["shape"], settings["layers"]
+    if sizes is None or layers is None:
+        return None
+    return Shape(layers=layers, **{**sizes, "keys": sizes["keys"] or sizes["hidden"]})
+
+
+def shape_of_config(config: Mapping[str, Any]) -> Shape:
+    """Return the shape that a config.json states, of any family that the project edits."""
+
+    def first(*names: str, default: int = 0) -> int:
+        return next((int(config[name]) for name in names if config.get(name)), default)
+
+    hidden, heads = first("hidden_size", "n_embd"), first("num_attention_heads", "n_head")
     family = config.get("model_type", "")
     return Shape(
-        layers=_first(config, "num_hidden_layers", "n_layer"),
+        layers=first("num_hidden_layers", "n_layer"),
         hidden=hidden,
-        intermediate=_first(config, "intermediate_size", "n_inner", default=4 * hidden),
+        intermediate=first("intermediate_size", "n_inner", default=4 * hidden),
         vocabulary=int(config["vocab_size"]),
-        keys=width * _first(config, "num_key_value_heads", default=heads),
+        keys=first("head_dim", default=hidden // heads) * first("num_key_value_heads", default=heads),
         gated=family in {"llama", "mistral", "qwen2", "qwen3"},
         tied=bool(config.get("tie_word_embeddings", family == "gpt2")),
-        positions=_first(config, "n_positions", default=0) if family == "gpt2" else 0,
+        positions=first("n_positions") if family == "gpt2" else 0,
     )
-
-
-def _first(config: Mapping[str, Any], *names: str, default: int = 0) -> int:
-    return next((int(config[name]) for name in names if config.get(name)), default)

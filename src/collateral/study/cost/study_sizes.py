@@ -1,25 +1,47 @@
-"""The sizes of a study beside its settings, as far as they can be seen from here. Torch-free."""
+"""The sizes of a study beside its settings, as far as they can be read from here. Torch-free."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from collateral.io.parquet import read_table
-from collateral.study import paths as places
-from collateral.study.cost.model_shape import Shape, shape_of_config, shape_of_settings
-from collateral.study.cost.rule_work import Sizes
+from collateral.study import paths
+from collateral.study.cost.model_shape import Shape, read_shape
 from collateral.study.design import Study
-from collateral.tasks.token_counts import suite_counts
+from collateral.tasks.token_counts import TaskCount, suite_counts
 
 # ASSUME: probes of a fact in the usual files: the edit, paraphrases, neighbourhood, portability.
 PROBES = {"zsre": 4, "counterfact": 13, "embedded": 5, "mquake": 5, "knowedit": 6}
 _OTHER = 5  # of any other loader's
+# A model of unknown shape asks a cluster for what GPT-2 XL would, of 1.6 billion parameters; its costs are left out.
+_UNKNOWN = Shape(layers=48, hidden=1600, intermediate=6400, vocabulary=50257, keys=1600, positions=1024)
 
 
-def sizes_of(study: Study, folders: Mapping[str, Sequence[Path]]) -> Sizes:
-    """Return shapes, suites, probes and facts; a data set that is not read yet has the usual number of probes.
+@dataclass(frozen=True)
+class Sizes:
+    """What is known of a study beside its settings.
+
+    Attributes:
+        shapes: model → its shape, where it is known.
+        suites: suite → what each of its tasks asks.
+        probes: data set → probes of a fact: the edit itself, paraphrases, neighbourhood, portability.
+        facts: data set → number of facts, where the table is there.
+    """
+
+    shapes: Mapping[str, Shape | None]
+    suites: Mapping[str, Sequence[TaskCount]]
+    probes: Mapping[str, float]
+    facts: Mapping[str, int]
+
+    def shape(self, model: str) -> Shape:
+        """Return a model's shape, or one to ask a cluster for where it is not known."""
+        return self.shapes.get(model) or _UNKNOWN
+
+
+def read_sizes(study: Study, folders: Mapping[str, Sequence[Path]]) -> Sizes:
+    """Return shapes, suites, probes and facts; a data set that is not loaded yet has the usual number of probes.
 
     Args:
         study: checked.
@@ -28,42 +50,35 @@ def sizes_of(study: Study, folders: Mapping[str, Sequence[Path]]) -> Sizes:
     Raises:
         CollateralError: a task file is broken, or a downloaded config.json is.
     """
-    own = study.settings
-    shapes = {name: model_shape(name, settings) for name, settings in own["models"].items()}
-    suites = {name: suite_counts(own["suites"][name], folders[name]) for name in study.names("suites")}
-    tables = {name: Path(places.facts(name)) for name in own["datasets"]}
-    counted = {name: _counted(table) for name, table in tables.items() if table.is_file()}
-    probes = {name: PROBES.get(one["loader"], _OTHER) for name, one in own["datasets"].items()}
+    settings = study.settings
+    probes: dict[str, float] = {}
+    facts: dict[str, int] = {}
+    for name, dataset in settings["datasets"].items():
+        probes[name] = PROBES.get(dataset["loader"], _OTHER)
+        if (table := Path(paths.facts(name))).is_file():
+            lists = [
+                pl.col(kind).list.len().mean() for kind in ("paraphrases", "neighborhood", "portability")
+            ]
+            *means, facts[name] = read_table(table, "a facts file").select(*lists, count=pl.len()).row(0)
+            probes[name] = 1 + sum(means)
     return Sizes(
-        shapes,
-        suites,
-        probes={**probes, **{name: mean for name, (mean, _) in counted.items()}},
-        facts={name: number for name, (_, number) in counted.items()},
+        shapes={
+            name: read_shape(Path(paths.manifest(name)), model) for name, model in settings["models"].items()
+        },
+        suites={
+            name: suite_counts(settings["suites"][name], folders[name]) for name in study.names("suites")
+        },
+        probes=probes,
+        facts=facts,
     )
 
 
-def assumed(study: Study, sizes: Sizes) -> list[str]:
+def list_assumptions(study: Study, sizes: Sizes) -> list[str]:
     """Return what had to be assumed, as sentences."""
-    notes = []
-    guessed = sorted({task.name for counts in sizes.suites.values() for task in counts if not task.known})
-    if guessed:
-        notes.append(
-            f"Assumed to have 2,000 items of 150 tokens, for nothing is known of them: {', '.join(guessed)}"
-        )
-    unread = [name for name in study.names("datasets") if name not in sizes.facts]
-    if unread:
-        notes.append(f"Not read yet, so that probes of a fact are assumed: {', '.join(unread)}")
-    return notes
-
-
-def model_shape(name: str, settings: Mapping[str, Any]) -> Shape | None:
-    """Return a model's shape: of its downloaded config.json, else of the config; None where neither has it."""
-    downloaded = Path(places.manifest(name)).with_name("config.json")
-    return shape_of_config(downloaded) if downloaded.is_file() else shape_of_settings(settings)
-
-
-def _counted(table: Path) -> tuple[float, int]:
-    """Return probes of a fact (mean) and number of facts of a data set's table."""
-    lists = [pl.col(kind).list.len().mean() for kind in ("paraphrases", "neighborhood", "portability")]
-    means = read_table(table, "a facts file").select(*lists, facts=pl.len()).row(0)
-    return 1 + sum(means[:3]), int(means[3])
+    tasks = sorted({task.name for counts in sizes.suites.values() for task in counts if not task.known})
+    datasets = [name for name in study.names("datasets") if name not in sizes.facts]
+    notes = {
+        "Assumed to have 2,000 items of 150 tokens, since nothing is known of them": tasks,
+        "Not loaded yet, so that the number of probes of a fact is assumed": datasets,
+    }
+    return [f"{note}: {', '.join(names)}" for note, names in notes.items() if names]

@@ -1,23 +1,10 @@
-"""What a job computes, holds and writes: passes of the model, dense algebra, bytes. Torch-free.
+"""What a job computes, holds and writes, and how long a machine takes for it by default rates. Torch-free."""
 
-Only sizes and settings decide; how fast a machine is, is in `rates`. Every number is an estimate before the fact.
-"""
-
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from collateral.study.cost.model_shape import Shape
 from collateral.study.dtypes import WIDTH
-
-# ASSUME: lengths in tokens, of zsRE's and CounterFact's prompts (median 9 to 12, contexts up to 10 before them).
-PROMPT = 16  # of a prompt with its context and target
-SUFFIX = 6  # from the subject's last token to the target's end
-TEXTS = 3  # that KN explains for one fact: a prompt for each token of the answer
-# Measured on a CPU (SmolLM2-135M): resident memory of a process that has imported torch and transformers.
-PROCESS = 0.6e9
-CONTEXT = 0.6e9  # device memory that CUDA itself takes; literature
-LIGHT = 0.3e9  # resident memory of a process without torch
 
 
 @dataclass(frozen=True)
@@ -25,7 +12,7 @@ class Pass:
     """Some passes of a batch of tokens through layers of the model.
 
     Attributes:
-        count: how many.
+        count: number of passes.
         layers: that each runs through.
         tokens: in a batch.
         cost: forward passes that it costs: 1, 2 with a backward pass to the activations, 3 to the weights too.
@@ -37,11 +24,6 @@ class Pass:
     tokens: float
     cost: float = 1
     reads: float = 0
-
-    def flops(self, shape: Shape) -> float:
-        """Return multiplications and additions: two a parameter and token (attention's own products left out)."""
-        one = self.layers * self.tokens * shape.layer + self.reads * shape.head
-        return 2 * self.count * self.cost * one
 
 
 @dataclass(frozen=True)
@@ -60,55 +42,70 @@ class Work:
     start: float
     passes: tuple[Pass, ...] = ()
     products: float = 0
-    memory: float = LIGHT
-    host: float = LIGHT
+    memory: float = 0
+    host: float = 0
     disk: float = 0
 
-    def flops(self, shape: Shape | None) -> float:
-        """Return the arithmetic of all its passes and products."""
-        return self.products + (sum(one.flops(shape) for one in self.passes) if shape else 0)
 
+class Need(NamedTuple):
+    """What one job asks a cluster for.
 
-def weights(shape: Shape, dtype: str) -> float:
-    """Return the bytes of a model's weights in memory."""
-    return shape.parameters * WIDTH[dtype]
-
-
-def activations(shape: Shape, tokens: float, layers: float, dtype: str) -> float:
-    """Return the bytes that a backward pass keeps: about ten vectors of the stream and four of the MLP a layer.
-
-    For SmolLM2-135M, 192 tokens and 24 layers it is 219 MB; 241 MB were measured.
+    Attributes:
+        memory: main memory; unit: MB.
+        minutes: wall-clock time.
+        gpus: where its model computes on GPUs, how many.
     """
-    return tokens * layers * (10 * shape.hidden + 4 * shape.intermediate) * WIDTH[dtype]
+
+    memory: int
+    minutes: int
+    gpus: int = 0
 
 
-def probing(shape: Shape, facts: float, probes: float, new_tokens: int) -> tuple[Pass, ...]:
-    """Return the passes that probe some facts: the prompts, two targets from their cache, a free generation."""
-    return (
-        Pass(facts, shape.layers, probes * PROMPT, reads=probes),
-        Pass(2 * facts, shape.layers, 2 * probes, reads=2 * probes),
-        Pass(facts * new_tokens, shape.layers, probes, reads=probes),
-    )
+class Device(NamedTuple):
+    """One core or one GPU.
 
-
-def kept_share(regularizer: Mapping[str, object], edits: int) -> float:
-    """Return the share of a matrix's elements that some masked updates change together, at most."""
-    # ASSUME: masks of single edits are independent, which is the largest union they can be expected to have.
-    if regularizer["name"] not in {"rect", "random", "magnitude"}:
-        return 1.0
-    keep = float(str(regularizer["keep"])) / 100
-    return 1 - (1 - keep) ** max(edits, 1)
-
-
-def entropy(share: float) -> float:
-    """Return the bits that say of one element whether it belongs to so large a random share."""
-    return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)
-
-
-def delta_bytes(elements: float, share: float, dtype: str) -> float:
-    """Return the bytes of a stored update.
-
-    Measured on the 135M model in float32: 3.3 to 3.5 bytes an element of a dense update, 5.7 a changed element of
-    a masked one (its place costs too).
+    Attributes:
+        flops: arithmetic that passes of a model achieve; unit: FLOP/s.
+        double: the same in float64; unit: FLOP/s.
+        bandwidth: bytes of weights that are read in a second.
+        latency: least time of one pass through one layer; unit: seconds.
     """
-    return elements * min(3.5, 5.7 * share) * WIDTH[dtype] / 4
+
+    flops: float
+    double: float
+    bandwidth: float
+    latency: float
+
+
+# Measured: SmolLM2-135M in float32 achieves 30 to 52 GFLOP/s on a core of an AMD EPYC server in the value
+# optimization.
+CORE = Device(flops=50e9, double=15e9, bandwidth=8e9, latency=0.5e-3)
+# From the literature, for one A100-class GPU: its peak is 19.5 (float32), 312 (16 bits) and 9.7 TFLOP/s (float64).
+# Second moments of GPT-J over 44 M tokens took 36 to 40 hours in float32 on an A6000 (4 TFLOP/s); ROME on LLaMA-7B
+# 7 s an edit in float16. Small batches leave most of a GPU idle: a layer's pass has about 15 kernels to launch.
+GPU = Device(flops=60e12, double=5e12, bandwidth=1e12, latency=0.5e-3)
+GPU_FLOAT32 = 8e12  # FLOP/s
+
+
+def default_seconds(work: Work, shape: Shape, kind: str, dtype: str, cores: int, speed: float = 1) -> float:
+    """Return the time of a job by default rates: its start, its dense algebra, and each pass.
+
+    A pass takes as long as the slowest of arithmetic, reading weights and launching kernels.
+
+    Args:
+        work: of the job.
+        shape: of its model; any where it runs none.
+        kind: cpu or cuda.
+        dtype: of the model.
+        cores: that compute together on a CPU; GPUs of one model compute one after another.
+        speed: factor on the rates, for a machine that is known to be faster.
+    """
+    device, parallel = (GPU, speed) if kind == "cuda" else (CORE, speed * cores)
+    flops = parallel * (GPU_FLOAT32 if device is GPU and dtype == "float32" else device.flops)
+    bandwidth, latency, width = speed * device.bandwidth, device.latency / speed, WIDTH[dtype]
+    total = work.start + work.products / (parallel * device.double)
+    for step in work.passes:
+        layer = max(2 * step.tokens * shape.layer / flops, shape.layer * width / bandwidth, latency)
+        head = max(2 * step.reads * shape.head / flops, shape.head * width / bandwidth) if step.reads else 0
+        total += step.count * step.cost * (step.layers * layer + head)
+    return total
