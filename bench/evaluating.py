@@ -20,7 +20,7 @@ from behaviour import embedded_folder, embedded_model
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from collateral.evaluation.lm.shared_prefix_lm import SharedContextLM
+from collateral.evaluation.lm.shared_prefix_lm import SharedPrefixLM
 from collateral.io.versions import machine
 from collateral.models.language_model import LanguageModel
 
@@ -109,7 +109,7 @@ def compared(form: Form, model: LanguageModel) -> str:
     asked = requests_of(form)
     kind = "loglikelihood" if form.options else "generate_until"
     plain = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=BATCH, dtype=None)
-    ours = SharedContextLM(model, BATCH)
+    ours = SharedPrefixLM(model, BATCH)
     ratios, seconds = [], []
     for _ in range(ROUNDS):
         before, theirs = timed(getattr(plain, kind), asked)

@@ -33,7 +33,7 @@ from collateral.editing.prepare.second_moments import Moment
 from collateral.editing.registry import load_method
 from collateral.editing.regularizers import Regularizer
 from collateral.editing.session import Recipe, run_link
-from collateral.evaluation.lm.shared_prefix_lm import SharedContextLM
+from collateral.evaluation.lm.shared_prefix_lm import SharedPrefixLM
 from collateral.io.versions import machine
 from collateral.models.language_model import LanguageModel, wrap
 
@@ -137,7 +137,7 @@ def by_size(words: PreTrainedTokenizerFast) -> dict[str, Series]:
         settings = {"layer": 3, "v_num_grad_steps": 20}
         linked(model, "rome", settings, 1)  # what is only done once
         found["ROME, an edit"].append((size, linked(model, "rome", settings, 3) / 3))
-        lm = SharedContextLM(model, 8)
+        lm = SharedPrefixLM(model, 8)
         spent = seconds(lambda lm=lm: lm.loglikelihood(asked, disable_tqdm=True), 3)
         found["HellaSwag form, an item"].append((size, spent / FORMS[0].items))
     return found

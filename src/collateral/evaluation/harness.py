@@ -92,9 +92,9 @@ def _refuse_empty(tasks: Iterable[Any]) -> None:
 
 def _language_model(model: LanguageModel, batch_size: int, adapted: bool) -> Any:
     from collateral.evaluation.lm.adapter_lm import AdaptedLM
-    from collateral.evaluation.lm.shared_prefix_lm import SharedContextLM
+    from collateral.evaluation.lm.shared_prefix_lm import SharedPrefixLM
 
-    return (AdaptedLM if adapted else SharedContextLM)(model, batch_size)
+    return (AdaptedLM if adapted else SharedPrefixLM)(model, batch_size)
 
 
 def _task_hash(samples: Sequence[Mapping[str, Any]]) -> str:

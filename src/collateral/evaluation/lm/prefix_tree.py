@@ -39,9 +39,11 @@ class Row:
     def tokens(self) -> int:
         """Return how many tokens the row has; what a text shares is shared with its neighbour."""
         pairs = zip(self.texts, self.texts[1:], strict=False)
-        return sum(len(one.ids) for one in self.texts) - sum(common(one.ids, two.ids) for one, two in pairs)
+        return sum(len(text.ids) for text in self.texts) - sum(
+            common_length(text.ids, after.ids) for text, after in pairs
+        )
 
-    def apart(self) -> list["Row"]:
+    def split(self) -> list["Row"]:
         """Return a row for each text."""
         return [Row((text,)) for text in self.texts]
 
@@ -50,10 +52,10 @@ class Row:
         return max(len(text.ids) for text in self.texts)
 
 
-def common(one: Sequence[int], two: Sequence[int]) -> int:
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """Return how many tokens two texts have in common from their beginning."""
-    pairs = enumerate(zip(one, two, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def worth_sharing(shared: int, text: Sequence[int]) -> bool:
@@ -61,28 +63,28 @@ def worth_sharing(shared: int, text: Sequence[int]) -> bool:
     return 4 * shared >= len(text)
 
 
-def rows_of(requests: Sequence[Request], most: int) -> list[Row]:
+def plan_rows(requests: Sequence[Request], limit: int) -> list[Row]:
     """Return the rows of some requests, longest first; what is in a row depends on the requests alone.
 
     Args:
         requests: key, context and continuation each.
-        most: tokens that the model takes.
+        limit: tokens that the model takes.
     """
     texts = []
     for number, (_, context, continuation) in enumerate(requests):
-        ids = [*context, *continuation][-(most + 1) :][:-1]
+        ids = [*context, *continuation][-(limit + 1) :][:-1]
         texts.append(Text(number, tuple(ids), tuple(continuation)))
     rows: list[list[Text]] = []
     size = longest = 0
-    for text in sorted(texts, key=lambda one: (one.ids, one.continuation)):
-        shared = common(rows[-1][-1].ids, text.ids) if rows else 0
+    for text in sorted(texts, key=lambda text: (text.ids, text.continuation)):
+        shared = common_length(rows[-1][-1].ids, text.ids) if rows else 0
         size, longest = size + len(text.ids) - shared, max(longest, len(text.ids))
-        if not worth_sharing(shared, text.ids) or size > min(most, max(SHARED, 2 * longest)):
+        if not worth_sharing(shared, text.ids) or size > min(limit, max(SHARED, 2 * longest)):
             rows.append([])
             size = longest = len(text.ids)
         rows[-1].append(text)
     return sorted(
-        (Row(tuple(own)) for own in rows),
+        (Row(tuple(group)) for group in rows),
         key=lambda row: (-row.tokens(), row.texts[0].ids, row.texts[0].continuation),
     )
 
@@ -106,7 +108,7 @@ class Packed:
     targets: Int[Tensor, " reads"]
 
 
-def packed(rows: Sequence[Row], fill: int, dtype: torch.dtype, device: torch.device) -> Packed:
+def pack_rows(rows: Sequence[Row], fill: int, dtype: torch.dtype, device: torch.device) -> Packed:
     """Return rows side by side, each text blind to the branches beside it.
 
     Args:
@@ -126,7 +128,7 @@ def packed(rows: Sequence[Row], fill: int, dtype: torch.dtype, device: torch.dev
         before: tuple[int, ...] = ()
         start = 0
         for text in row.texts:
-            shared = common(before, text.ids)
+            shared = common_length(before, text.ids)
             stop = start + len(text.ids) - shared
             ids[i, start:stop] = torch.tensor(text.ids[shared:], dtype=torch.long)
             positions[i, start:stop] = torch.arange(shared, len(text.ids))
