@@ -1,5 +1,7 @@
 """The default study with other sections, what is known of its sizes, and jobs of it that were recorded."""
 
+import copy
+import functools
 from pathlib import Path
 
 import yaml
@@ -15,9 +17,14 @@ SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 MODEL = "smollm2-135m"
 
 
+@functools.cache
+def _default_config():
+    return yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
 def study_of(**own):
     """The default study with keys of `study` and sections replaced."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = copy.deepcopy(_default_config())
     sections = own.pop("sections", {})
     config["study"] = {**config["study"], **own}
     for name, entries in sections.items():

@@ -13,11 +13,7 @@ from pathlib import Path
 
 from collateral.errors import CollateralError
 from collateral.study.command_line import mirror, named_study, snakemake_command, study_options, task_folders
-from collateral.study.cost.estimate import estimate_jobs, need_of
-from collateral.study.cost.plan_text import gpu_notes, write_plan
-from collateral.study.cost.study_sizes import list_assumptions, read_sizes
-from collateral.study.job_records import read_records
-from collateral.study.jobs import list_mirror_files, study_jobs
+from collateral.study.cost.plan_text import describe_plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,24 +39,10 @@ def main() -> None:
 def planned(given: argparse.Namespace) -> str:
     """Return the plan as text."""
     own, study = named_study(ROOT, given)
-    folders, found = task_folders(study, ROOT), mirror(study, ROOT)
-    waiting, reason = outputs_to_make(own, given.config)
-    records = {job: one for folder in given.benchmarks for job, one in read_records(folder).items()}
-    sizes, jobs = read_sizes(study, folders), study_jobs(study, folders, found)
-    notes = list_assumptions(study, sizes)
+    waiting, why = outputs_to_make(own, given.config)
     speed = {"cuda": given.gpu_speed, "cpu": given.cpu_speed}
-    estimates = estimate_jobs(study, jobs, sizes, records, speed, waiting)
-    needs = {job: need_of(job, study, sizes) for job in jobs}
-    notes += gpu_notes(estimates, {model: study.gpu_count(model) for model in study.names("models")})
-    unreachable = list_mirror_files(study, folders, found)
-    if unreachable:
-        notes.insert(
-            0,
-            f"Only a mirror can supply {', '.join(unreachable)}, and the study has no mirror with these files",
-        )
-    if reason:
-        notes.insert(0, f"What is still to do is not known, so all of it counts as to do: {reason}")
-    return write_plan(estimates, study.settings["study"]["title"], needs, notes)
+    folders = task_folders(study, ROOT)
+    return describe_plan(study, folders, mirror(study, ROOT), given.benchmarks, speed, waiting, why)
 
 
 def outputs_to_make(own: Path | None, pairs: list[str]) -> tuple[frozenset[str] | None, str]:

@@ -20,7 +20,7 @@ from collateral.study.cost.estimate import (
     need_of,
 )
 from collateral.study.cost.model_shape import Shape, read_shape
-from collateral.study.cost.plan_text import gpu_notes, sum_hours, write_plan
+from collateral.study.cost.plan_text import format_plan, gpu_notes, sum_hours
 from collateral.study.cost.work import Need
 from collateral.study.job_records import Record, read_records
 from collateral.study.jobs import Job, study_jobs
@@ -278,7 +278,7 @@ def test_records_are_read_with_the_start_of_their_link(tmp_path):
 def test_the_table_names_every_stage_and_what_it_rests_on():
     study = study_of(models=[MODEL, "gpt2-xl"], sections={"models": {"gpt2-xl": {"device": "cuda"}}})
     plan = plan_of(study, waiting=frozenset({"results/report/index.html"}))
-    text = write_plan(plan, "A title", {}, ["A note."])
+    text = format_plan(plan, "A title", {}, ["A note."])
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     for rule, jobs in counted(study).items():
         assert lines[rule][1] == str(jobs)
@@ -298,11 +298,11 @@ def test_the_plan_says_what_full_checkpoints_would_take():
     assert all(one.checkpoint == 0 for one in plan if one.job.rule != "edit")
     kept = size(sum(one.disk for one in links))
     said = f"2 checkpoints on disk: {kept} as deltas; full checkpoints would be 1.1 GB."
-    assert said in write_plan(plan, "t", {}, [])
+    assert said in format_plan(plan, "t", {}, [])
     singles = study_of(
         editors=["alone"], sections={"editors": {"alone": {"method": "rome", "editing": "single"}}}
     )
-    assert "full checkpoints" not in write_plan(plan_of(singles), "t", {}, [])
+    assert "full checkpoints" not in format_plan(plan_of(singles), "t", {}, [])
 
 
 def test_a_model_that_no_gpu_holds_is_named_with_the_gpus_that_it_needs():
@@ -330,7 +330,7 @@ def test_the_largest_request_of_each_rule_is_told():
     )
     plan = plan_of(study)
     needs = {one.job: need_of(one.job, study, sizes_of(study)) for one in plan}
-    text = write_plan(plan, "t", needs, [])
+    text = format_plan(plan, "t", needs, [])
     lines = text.partition("Asked of a cluster")[2].replace(",", "").splitlines()
     (line,) = (line for line in lines if "edit" in line.split())
     most = max(need.memory for job, need in needs.items() if job.rule == "edit")
@@ -342,12 +342,14 @@ def test_the_largest_request_of_each_rule_is_told():
 def test_what_records_put_above_a_request_is_told_with_the_remedy():
     plan = plan_of(study_of(models=["gpt-j-6b"], editors=["rome"]))
     edits = [one for one in plan if one.job.rule == "edit"]
-    text = write_plan(plan, "t", {one.job: Need(6000, 1) for one in edits}, [])
+    text = format_plan(plan, "t", {one.job: Need(6000, 1) for one in edits}, [])
     added = dict(part.split("=") for part in text.partition("--set-resources ")[2].split("\n")[0].split())
     most = max(one.host for one in edits)
     assert most < 1e6 * int(added["edit:mem_mb"]) < 1.3 * most
     assert "edit:runtime" in added
-    assert "--set-resources" not in write_plan(plan, "t", {one.job: Need(900000, 90000) for one in edits}, [])
+    assert "--set-resources" not in format_plan(
+        plan, "t", {one.job: Need(900000, 90000) for one in edits}, []
+    )
 
 
 def test_a_study_that_skips_collapsed_chains_is_planned():
@@ -366,7 +368,7 @@ def test_a_model_of_unknown_shape_is_counted_and_named():
     study = study_of(models=["gpt2-xl"], sections={"models": {"gpt2-xl": {"shape": None}}})
     plan = plan_of(study)
     assert len(plan) == 79
-    assert "Unknown shape: gpt2-xl" in write_plan(plan, "t", {}, [])
+    assert "Unknown shape: gpt2-xl" in format_plan(plan, "t", {}, [])
 
 
 def test_items_are_counted_from_files_and_limited(tmp_path):

@@ -12,9 +12,9 @@ class Cost(TypedDict, total=False):
     Attributes:
         steps: the number of gradient steps, or the setting that holds it [0: no passes of the model].
         texts: what a step runs through the layers from the last edited one upwards: `prompts`, the prompt of each
-            fact; `contexts`, each prompt in all its contexts, from the subject's last token onwards, after one pass
-            of the whole model; `integral`, integrated gradients, which run at `steps` points of every layer,
-            `batch` (a setting) at a time [prompts].
+            fact; `contexts`, each prompt in its contexts (as many as a setting `context_samples` says, else all),
+            from the subject's last token onwards; `integral`, integrated gradients at `steps` points of every
+            layer, as many at a time as a setting `batch` says [prompts].
         weight_gradients: whether a step differentiates by the weights, and not by activations alone [False].
         changes: what may change: the `down` projections of the method's layers, all `mlp` projections of these
             layers, a few `columns` in any layer, or `nothing` [down].

@@ -4,14 +4,15 @@ A request follows from the default rates alone, so that the same study asks for 
 rerun for a changed request.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from collateral.editing.registry import method_names
-from collateral.study.cost.job_work import LIGHT, device_of, work_of
+from collateral.study.cost.rule_work import work_of
 from collateral.study.cost.study_sizes import Sizes
-from collateral.study.cost.work import Need, Work, default_seconds
+from collateral.study.cost.work import LIGHT, Need, device_of
 from collateral.study.design import Study
 from collateral.study.dtypes import WIDTH
 from collateral.study.job_records import Record
@@ -87,13 +88,13 @@ def estimate_jobs(
         speed: factor on the default rates, by device kind.
         waiting: outputs that are still to be made; None if that is not known.
     """
-    speeds = speed or {}
+    speed = speed or {}
     known = {_recorded_as(job): job for job in jobs}
     recorded = {known.get(_recorded_as(job), job): record for job, record in (records or {}).items()}
     sums: dict[tuple[str, ...], tuple[float, float]] = {}  # recorded and default seconds of a group of jobs
     for job, record in recorded.items():
         if _is_named(job, study) and _is_known(job, sizes):
-            _, seconds = _default(job, study, sizes, speeds)
+            seconds = work_of(job, study, sizes, speed.get(device_of(job, study)[0], 1)).seconds
             for group in _groups(job, study):
                 total = sums.get(group, (0.0, 0.0))
                 sums[group] = (total[0] + record.seconds, total[1] + seconds)
@@ -105,13 +106,12 @@ def estimate_jobs(
         if not _is_known(job, sizes):
             estimates.append(Estimate(job, kind, cores, None, CORE_RATES, waiting=left))
             continue
-        work, seconds = _default(job, study, sizes, speeds)
-        source = GPU_RATES if kind == "cuda" else CORE_RATES
+        work = work_of(job, study, sizes, speed.get(kind, 1))
+        seconds, host, source = work.seconds, work.host, GPU_RATES if kind == "cuda" else CORE_RATES
         for group, like in zip(_groups(job, study), (SAME, LIKE, SCALED), strict=True):
             if group in sums:
                 seconds, source = seconds * sums[group][0] / sums[group][1], like
                 break
-        host = work.host if kind == "cuda" else work.memory
         if job in recorded:
             seconds, source = recorded[job].seconds, ITSELF
             host = 1e6 * (recorded[job].memory or host / 1e6)
@@ -119,12 +119,6 @@ def estimate_jobs(
         whole = sizes.shape(job.model).parameters * WIDTH[dtype] if job.rule == "edit" else 0
         estimates.append(Estimate(job, kind, cores, seconds, source, memory, host, work.disk, whole, left))
     return estimates
-
-
-def _default(job: Job, study: Study, sizes: Sizes, speed: Mapping[str, float]) -> tuple[Work, float]:
-    """Return the work of a job, and its seconds by the default rates."""
-    work, (kind, cores, dtype) = work_of(job, study, sizes), device_of(job, study)
-    return work, default_seconds(work, sizes.shape(job.model), kind, dtype, cores, speed.get(kind, 1))
 
 
 def _is_known(job: Job, sizes: Sizes) -> bool:
@@ -143,11 +137,8 @@ def _is_named(job: Job, study: Study) -> bool:
         return False
     if job.dataset not in {"", *settings["datasets"]} or job.editor not in {"", *settings["editors"]}:
         return False
-    method = _method(job, study)
-    return method in {"", "noop", *settings["models"][job.model]["methods"]} and method in {
-        "",
-        *method_names(),
-    }
+    method, configured = _method(job, study), settings["models"][job.model]["methods"]
+    return method in {"", "noop"} or (method in configured and method in method_names())
 
 
 def _method(job: Job, study: Study) -> str:
@@ -177,17 +168,14 @@ def need_of(job: Job, study: Study, sizes: Sizes) -> Need:
     """
     if job.rule in LIGHT:
         return LIGHT[job.rule][1]
-    gpus = gpus_of(job, study)
-    work, seconds = _default(job, study, sizes, {})
-    memory = MARGIN * (work.host + LIBRARIES if gpus else work.memory) + SNAKEMAKE
-    minutes = (GPU_RATES if gpus else CORE_RATES).factor * seconds / 60
+    gpus, work = gpus_of(job, study), work_of(job, study, sizes)
+    memory = MARGIN * (work.host + (LIBRARIES if gpus else 0)) + SNAKEMAKE
+    minutes = (GPU_RATES if gpus else CORE_RATES).factor * work.seconds / 60
     if job.rule == "download_model":
         minutes += 60 + work.disk / NETWORK / 60
-    megabytes, minutes = (
-        -(-memory // 100e6) * 100,
-        -(-minutes // 5) * 5,
-    )  # whole hundreds of MB, whole five minutes
-    return Need(max(LEAST.memory, int(megabytes)), max(LEAST.minutes, int(minutes)), gpus)
+    # whole hundreds of MB, whole five minutes
+    asked = Need(100 * math.ceil(memory / 100e6), 5 * math.ceil(minutes / 5), gpus)
+    return largest([asked, LEAST])
 
 
 def gpus_of(job: Job, study: Study) -> int:

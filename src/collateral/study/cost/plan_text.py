@@ -3,11 +3,15 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from collateral.io.units import checkpoints, hours, size
-from collateral.study.cost.estimate import SOURCES, Estimate, largest
+from collateral.study.cost.estimate import SOURCES, Estimate, estimate_jobs, largest, need_of
+from collateral.study.cost.study_sizes import list_assumptions, read_sizes
 from collateral.study.cost.work import Need
-from collateral.study.jobs import Job
+from collateral.study.design import Study
+from collateral.study.job_records import read_records
+from collateral.study.jobs import Job, list_mirror_files, study_jobs
 
 GPU_MEMORY = 80e9  # ASSUME: memory of a large GPU as clusters have it; unit: bytes
 _UNITS = {"cpu": "CPU core time", "cuda": "GPU time"}
@@ -17,7 +21,7 @@ _LEFT_OUT = (
 )
 
 
-def write_plan(
+def format_plan(
     estimates: Sequence[Estimate], title: str, needs: Mapping[Job, Need], notes: Sequence[str]
 ) -> str:
     """Return a plan as tables and sentences.
@@ -42,6 +46,41 @@ def write_plan(
         _legend(estimates),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def describe_plan(
+    study: Study,
+    folders: dict[str, list[Path]],
+    mirror: Path | None,
+    benchmarks: Sequence[Path],
+    speed: Mapping[str, float],
+    waiting: frozenset[str] | None,
+    reason: str,
+) -> str:
+    """Return a study's plan as text.
+
+    Args:
+        study: checked.
+        folders: suite → folders with task files.
+        mirror: of the downloads, if there is one.
+        benchmarks: folders with Snakemake's benchmark files.
+        speed: factor on the default rates, by device kind (cpu, cuda).
+        waiting: outputs that Snakemake would still make; None if it could not say.
+        reason: why it could not say.
+    """
+    jobs, sizes = study_jobs(study, folders, mirror), read_sizes(study, folders)
+    records = {job: record for folder in benchmarks for job, record in read_records(folder).items()}
+    estimates = estimate_jobs(study, jobs, sizes, records, speed, waiting)
+    notes = list_assumptions(study, sizes)
+    if files := list_mirror_files(study, folders, mirror):
+        notes.insert(
+            0, f"Only a mirror can supply {', '.join(files)}, and the study has no mirror with these files"
+        )
+    if reason:
+        notes.insert(0, f"What is still to do is not known, so all of it counts as to do: {reason}")
+    notes += gpu_notes(estimates, {model: study.gpu_count(model) for model in study.names("models")})
+    needs = {job: need_of(job, study, sizes) for job in jobs}
+    return format_plan(estimates, study.settings["study"]["title"], needs, notes)
 
 
 def gpu_notes(estimates: Sequence[Estimate], gpus: Mapping[str, int]) -> list[str]:

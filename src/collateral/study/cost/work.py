@@ -1,50 +1,14 @@
-"""What a job computes, holds and writes, and how long a machine takes for it by default rates. Torch-free."""
+"""What a job takes: time by default rates of a core or a GPU, memory, bytes on disk. Torch-free."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from collateral.study.cost.model_shape import Shape
+from collateral.study.cost.study_sizes import Sizes
+from collateral.study.design import Study
 from collateral.study.dtypes import WIDTH
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Some passes of a batch of tokens through layers of the model.
-
-    Attributes:
-        count: number of passes.
-        layers: that each runs through.
-        tokens: in a batch.
-        cost: forward passes that it costs: 1, 2 with a backward pass to the activations, 3 to the weights too.
-        reads: positions that are projected on the vocabulary.
-    """
-
-    count: float
-    layers: float
-    tokens: float
-    cost: float = 1
-    reads: float = 0
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one job takes.
-
-    Attributes:
-        start: what it takes in any case (processes, imports, reading the model); unit: seconds on a CPU core.
-        passes: of the model.
-        products: dense algebra in float64; unit: FLOP.
-        memory: most that it holds on the model's device; unit: bytes.
-        host: most that it holds in main memory, where the device is a GPU; unit: bytes.
-        disk: that it leaves behind; unit: bytes.
-    """
-
-    start: float
-    passes: tuple[Pass, ...] = ()
-    products: float = 0
-    memory: float = 0
-    host: float = 0
-    disk: float = 0
+from collateral.study.jobs import Job
 
 
 class Need(NamedTuple):
@@ -61,11 +25,27 @@ class Need(NamedTuple):
     gpus: int = 0
 
 
+class Work(NamedTuple):
+    """What one job takes.
+
+    Attributes:
+        seconds: wall-clock time by default rates.
+        memory: most that it holds on the device that computes; unit: bytes.
+        host: most that it holds in main memory; unit: bytes.
+        disk: that it leaves behind; unit: bytes.
+    """
+
+    seconds: float
+    memory: float
+    host: float
+    disk: float
+
+
 class Device(NamedTuple):
     """One core or one GPU.
 
     Attributes:
-        flops: arithmetic that passes of a model achieve; unit: FLOP/s.
+        flops: arithmetic that passes of a model achieve, in 16 bits on a GPU; unit: FLOP/s.
         double: the same in float64; unit: FLOP/s.
         bandwidth: bytes of weights that are read in a second.
         latency: least time of one pass through one layer; unit: seconds.
@@ -86,26 +66,117 @@ CORE = Device(flops=50e9, double=15e9, bandwidth=8e9, latency=0.5e-3)
 GPU = Device(flops=60e12, double=5e12, bandwidth=1e12, latency=0.5e-3)
 GPU_FLOAT32 = 8e12  # FLOP/s
 
+# ASSUME: tokens of a prompt with its context and target: zsRE's and CounterFact's have 9 to 12, a context up to 10.
+PROMPT = 16
+# Measured on a CPU (SmolLM2-135M): resident memory of a process that has imported torch and transformers. From the
+# literature: device memory that CUDA itself takes. Unit: bytes.
+PROCESS = 0.6e9
 
-def default_seconds(work: Work, shape: Shape, kind: str, dtype: str, cores: int, speed: float = 1) -> float:
-    """Return the time of a job by default rates: its start, its dense algebra, and each pass.
+# ASSUME: what jobs without a model take on a CPU core, from a study of the 135M model, and what they ask a cluster
+# for: generous, as their time is the network's or grows with the number of checkpoints.
+LIGHT = {
+    "download": (Work(2, 0.3e9, 0.3e9, 5e6), Need(2000, 240)),
+    "download_text": (Work(10, 0.3e9, 0.3e9, 8e6), Need(4000, 240)),
+    "load_facts": (Work(2, 0.3e9, 0.3e9, 2e6), Need(2000, 30)),
+    "load_training_facts": (Work(2, 0.3e9, 0.3e9, 2e6), Need(4000, 30)),
+    "prepare_benchmark": (Work(2, 0.3e9, 0.3e9, 1e6), Need(2000, 30)),
+    "sample_sequence": (Work(2, 0.3e9, 0.3e9, 0.1e6), Need(1000, 10)),
+    "screen_collapse": (Work(3, 0.3e9, 0.3e9, 1e3), Need(2000, 20)),
+    "gather": (Work(6, 0.6e9, 0.6e9, 2e6), Need(4000, 120)),
+    "infer": (Work(15, 0.6e9, 0.6e9, 1e6), Need(4000, 240)),
+    "report": (Work(25, 0.6e9, 0.6e9, 4e6), Need(4000, 120)),
+}
+_ON_CPU = {*LIGHT, "download_model", "weigh", "export_checkpoint"}  # no model is loaded on its device
 
-    A pass takes as long as the slowest of arithmetic, reading weights and launching kernels.
 
-    Args:
-        work: of the job.
-        shape: of its model; any where it runs none.
-        kind: cpu or cuda.
-        dtype: of the model.
-        cores: that compute together on a CPU; GPUs of one model compute one after another.
-        speed: factor on the rates, for a machine that is known to be faster.
+def device_of(job: Job, study: Study) -> tuple[str, int, str]:
+    """Return device kind (cpu or cuda), cores or GPUs, and dtype of a job."""
+    threads: int = study.settings["runtime"]["threads"]
+    if job.rule in _ON_CPU:
+        return "cpu", threads if job.rule == "weigh" else 1, "float32"
+    model = study.settings["models"][job.model]
+    return model["device"].partition(":")[0], study.gpu_count(job.model) or threads, model["dtype"]
+
+
+@dataclass(frozen=True)
+class ModelJob:
+    """A job that runs or reads a model.
+
+    Attributes:
+        job: the job.
+        study: its study.
+        sizes: of the study.
+        speed: factor on the default rates, for a machine that is known to be faster.
     """
-    device, parallel = (GPU, speed) if kind == "cuda" else (CORE, speed * cores)
-    flops = parallel * (GPU_FLOAT32 if device is GPU and dtype == "float32" else device.flops)
-    bandwidth, latency, width = speed * device.bandwidth, device.latency / speed, WIDTH[dtype]
-    total = work.start + work.products / (parallel * device.double)
-    for step in work.passes:
-        layer = max(2 * step.tokens * shape.layer / flops, shape.layer * width / bandwidth, latency)
-        head = max(2 * step.reads * shape.head / flops, shape.head * width / bandwidth) if step.reads else 0
-        total += step.count * step.cost * (step.layers * layer + head)
-    return total
+
+    job: Job
+    study: Study
+    sizes: Sizes
+    speed: float
+
+    @property
+    def shape(self) -> Shape:
+        """The model's shape."""
+        return self.sizes.shape(self.job.model)
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The model's settings."""
+        settings: Mapping[str, Any] = self.study.settings["models"][self.job.model]
+        return settings
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model computes on a GPU."""
+        return bool(self.model["device"] != "cpu")
+
+    @property
+    def weights(self) -> float:
+        """Bytes of the model's weights in memory."""
+        return self.shape.parameters * WIDTH[self.model["dtype"]]
+
+    def activations(self, tokens: float, layers: float = 1) -> float:
+        """Return the bytes that a backward pass keeps: about ten vectors of the stream and four of the MLP a layer.
+
+        For SmolLM2-135M, 192 tokens and 24 layers it is 219 MB; 241 MB were measured.
+        """
+        vectors = 10 * self.shape.hidden + 4 * self.shape.intermediate
+        return tokens * layers * vectors * WIDTH[self.model["dtype"]]
+
+    def passes(self, count: float, layers: float, tokens: float, cost: float = 1, reads: float = 0) -> float:
+        """Return the seconds of passes of a batch: arithmetic, reading weights or launching kernels, what is slowest.
+
+        Args:
+            count: number of passes.
+            layers: that each runs through.
+            tokens: in a batch.
+            cost: forward passes that it costs: 1, 2 with a backward pass to the activations, 3 to the weights too.
+            reads: positions that are projected on the vocabulary.
+        """
+        kind, cores, dtype = device_of(self.job, self.study)
+        device = GPU if kind == "cuda" else CORE
+        flops = GPU_FLOAT32 if device is GPU and dtype == "float32" else device.flops
+        if device is CORE:  # GPUs of one model compute one after another
+            flops *= cores
+        shape, bandwidth = self.shape, device.bandwidth / WIDTH[dtype]
+        layer = max(2 * tokens * shape.layer / flops, shape.layer / bandwidth, device.latency)
+        head = max(2 * reads * shape.head / flops, shape.head / bandwidth) if reads else 0
+        return count * cost * (layers * layer + head) / self.speed
+
+    def algebra(self, flop: float) -> float:
+        """Return the seconds of dense algebra in float64."""
+        kind, cores, _ = device_of(self.job, self.study)
+        return flop / (GPU.double if kind == "cuda" else CORE.double * cores) / self.speed
+
+    def probing(self, facts: float) -> float:
+        """Return the seconds of probing facts: the prompts, two targets from their cache, a free generation."""
+        layers, probes = self.shape.layers, self.sizes.probes[self.job.dataset]
+        generated = facts * self.study.settings["efficacy"]["new_tokens"]
+        prompts = self.passes(facts, layers, probes * PROMPT, reads=probes)
+        targets = self.passes(2 * facts, layers, 2 * probes, reads=2 * probes)
+        return prompts + targets + self.passes(generated, layers, probes, reads=probes)
+
+    def work(self, seconds: float, memory: float = 0, host: float = 0, disk: float = 0) -> Work:
+        """Return the work of a job that loads the model; `memory` and `host` are what it holds beside the model."""
+        loaded = PROCESS + self.weights
+        return Work(seconds, loaded + memory, loaded + (host if self.on_gpu else memory), disk)
