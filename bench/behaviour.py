@@ -17,8 +17,7 @@ from collateral.deltas.update import restore, snapshot
 from collateral.editing.method import EditingMethod, Prepared, attached
 from collateral.editing.prepare.context_templates import sample_templates
 from collateral.editing.prepare.second_moments import measure_moments, write_moments
-from collateral.editing.registry import load_method, moment_layers
-from collateral.editing.regularizers import Regularizer
+from collateral.editing.registry import load_method, load_regularizer, moment_layers
 from collateral.editing.session import Numbered, Recipe, run_link
 from collateral.evaluation.efficacy import known_facts, measure_fact
 from collateral.models.download import fetch_model
@@ -134,7 +133,7 @@ def sequence(
     editor = load_method(method, settings)
     original = snapshot(model, editor.parameters(model))
     numbered: list[Numbered] = list(enumerate(facts, start=1))
-    recipe = Recipe(editor, Regularizer(), batch_size, skip_unstable=True)
+    recipe = Recipe(editor, load_regularizer({}), batch_size, skip_unstable=True)
     try:
         link = run_link(
             model, recipe, numbered, prepared, {}, original=original, seed=0, observe=lambda _: None

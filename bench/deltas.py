@@ -25,7 +25,8 @@ from collateral.deltas.file_format import read_chain, read_outline, read_parts, 
 from collateral.deltas.increment import rebuild, tensor_sha256
 from collateral.deltas.low_rank import Factors
 from collateral.deltas.operations import Ledger
-from collateral.editing.regularizers import Regularizer
+from collateral.editing.regularizer import keep_masked
+from collateral.editing.regularizers.rect import Rect
 from collateral.io.versions import machine
 
 ROUNDS = 7
@@ -71,12 +72,11 @@ def low_rank(rank: int, dtype: torch.dtype = torch.float64) -> Callable[[int, Te
 
 def masked(made: Callable[[int, Tensor], Factors], keep: float) -> Callable[[int, Tensor], Factors]:
     """Return the same with RECT's mask."""
-    rect = Regularizer("rect", keep)
+    rect = Rect(keep)
 
     def thinned(number: int, weights: Tensor) -> Factors:
-        own = made(number, weights)
-        mask = rect.mask(weights, None, own.dense(), number)
-        return own if mask is None else own.masked(mask)
+        update = made(number, weights)
+        return update.masked(rect(weights, None, update.dense(), number))
 
     return thinned
 
@@ -102,7 +102,8 @@ def history(number: int, weights: Tensor) -> Tensor:
 
 def thinly_tuned(number: int, weights: Tensor) -> Tensor:
     """Return a full update with RECT's mask of 40 %."""
-    return Regularizer("rect", 40.0)(weights, None, tuned(number, weights), number)
+    update = tuned(number, weights)
+    return keep_masked(update, Rect(40.0)(weights, None, update, number))
 
 
 LOW_RANK = (

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from collateral.editing.registry import FOLDER, declaration, is_flagged, method_names
+from collateral.editing.registry import METHODS, declaration, is_flagged, method_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,14 +19,14 @@ def methods_table() -> str:
     ]
     for method in method_names():
         flags = declaration(method).flags
-        title = ast.get_docstring(ast.parse((FOLDER / f"{method}.py").read_text())) or ""
+        title = ast.get_docstring(ast.parse((METHODS / f"{method}.py").read_text())) or ""
         needs = [
             text
             for needed, text in (
                 ("moments" in flags, "second moments"),
-                ("mom2_adjustment" in declaration(method).fields, "second moments, if asked"),
+                ("mom2_adjustment" in declaration(method).annotations, "second moments, if asked"),
                 ("hypernetwork" in flags, "a training set"),
-                ("like" in declaration(method).fields, "another editor"),
+                ("like" in declaration(method).annotations, "another editor"),
             )
             if needed
         ]

@@ -67,7 +67,7 @@ def five(study):
 def test_single_edits_do_what_the_paper_says(method, study, five):
     """Reliable editors say the new answer; KN does not, and ruins the neighbours; GRACE leaves them alone."""
     model, prepared = study
-    steps = {"v_num_grad_steps": 15} if "v_num_grad_steps" in declaration(method).fields else {}
+    steps = {"v_num_grad_steps": 15} if "v_num_grad_steps" in declaration(method).annotations else {}
     editor = load_method(method, settings_of(method, **steps))
     found = single_edits(model, editor, five[0], prepared, five[1])
     if method in RELIABLE:

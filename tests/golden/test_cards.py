@@ -11,8 +11,13 @@ from collateral.deltas.update import dense, snapshot
 from collateral.editing.checkpoint import at_checkpoint
 from collateral.editing.prepare.context_templates import sample_templates
 from collateral.editing.prepare.second_moments import measure_moments
-from collateral.editing.registry import is_flagged, load_method, method_names
-from collateral.editing.regularizers import REGULARIZERS, Regularizer
+from collateral.editing.registry import (
+    is_flagged,
+    load_method,
+    load_regularizer,
+    method_names,
+    regularizer_names,
+)
 from collateral.editing.session import Recipe, run_link
 from collateral.editing.train_hypernetwork import Training
 from collateral.evaluation.drift import measure_drift
@@ -101,7 +106,7 @@ def test_an_edit_has_the_same_bits_on_many_cards_as_on_one(
     assert (one.record, one.per_fact) == (many.record, many.per_fact)
 
 
-@pytest.mark.parametrize("name", sorted(REGULARIZERS))
+@pytest.mark.parametrize("name", regularizer_names())
 @pytest.mark.parametrize("method", ["memit", "mend", "kn", "d4s", "placebo"])
 def test_a_chain_has_the_same_bits_on_many_cards(cards, method, name, facts, moments, tmp_path):
     """Two operations with each regulariser, the state carried, W_0 read where it must be."""
@@ -109,7 +114,10 @@ def test_a_chain_has_the_same_bits_on_many_cards(cards, method, name, facts, mom
     for model in both("llama"):
         editor = method_of(method)
         original = snapshot(model, editor.parameters(model))
-        recipe = Recipe(editor, Regularizer(name, keep=40.0, reference="original", within_layers=True))
+        recipe = Recipe(
+            editor,
+            load_regularizer({"name": name, "keep": 40.0, "reference": "original", "within_layers": True}),
+        )
         given = prepared_for(method, model, facts, moments, tmp_path)
         numbered = list(enumerate(facts[:2], start=1))
         links.append(

@@ -13,8 +13,14 @@ from collateral.deltas.update import dense, restore, snapshot
 from collateral.editing.algorithms.hypernetwork import Hypernetwork, write_hypernetwork
 from collateral.editing.method import AdapterMethod, Prepared, replaces
 from collateral.editing.prepare.second_moments import Moment, write_moments
-from collateral.editing.registry import declaration, is_flagged, load_method, method_names
-from collateral.editing.regularizers import REGULARIZERS, Regularizer
+from collateral.editing.registry import (
+    declaration,
+    is_flagged,
+    load_method,
+    load_regularizer,
+    method_names,
+    regularizer_names,
+)
 from collateral.editing.session import Recipe, run_link
 from collateral.editing.state import read_state, write_state
 from tiny import ALL_FAMILIES, TEMPLATES, tiny_model
@@ -48,7 +54,7 @@ def settings_run(method):
 
 def settings_of(method):
     """The settings of a method for a tiny model, by the names that it declares."""
-    return {name: SMALL[name] for name in declaration(method).fields if name in SMALL}
+    return {name: SMALL[name] for name in declaration(method).annotations if name in SMALL}
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +191,7 @@ def test_settings_of_editing(method, setting, family, facts, moments, tmp_path):
             assert fingerprint_hooks(model) > 0, "the adapter is not attached while probes are taken"
 
     size, operations = SETTINGS[setting]
-    recipe = Recipe(editor, Regularizer(), batch_size=size)
+    recipe = Recipe(editor, load_regularizer({}), batch_size=size)
     numbered = list(enumerate(facts[: size * operations], start=1))
     link = run_link(model, recipe, numbered, prepared, {}, original=w_0, seed=0, observe=observe)
     assert [len(group) for group in seen] == [size] * operations
@@ -206,7 +212,7 @@ def test_a_bias_is_left_alone_by_regularizers(name, facts, moments, tmp_path):
     model = tiny_model("gpt2")
     editor = load_method("ft", {"layer": 1, "num_steps": 3, "biases": True})
     original = snapshot(model, editor.parameters(model))
-    recipe = Recipe(editor, Regularizer(name, keep=40.0))
+    recipe = Recipe(editor, load_regularizer({"name": name, "keep": 40.0}))
     prepared = prepared_for("ft", model, facts, moments, tmp_path)
     link = run_link(
         model,
@@ -222,19 +228,19 @@ def test_a_bias_is_left_alone_by_regularizers(name, facts, moments, tmp_path):
     assert bool((link.after[bias] != original[bias]).all())
 
 
-@pytest.mark.parametrize("name", sorted(set(REGULARIZERS) - {"none"}))
+@pytest.mark.parametrize("name", sorted(set(regularizer_names()) - {"none"}))
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "noop" and not is_flagged(m, "adapter")])
 def test_every_regularizer_combines_with_every_editor(method, name, facts, moments, tmp_path):
     """RECT, random, PCA, magnitude on each update, PRUNE on the accumulated one: finite, smaller or equal."""
     results = {}
-    for regularizer in (Regularizer(), Regularizer(name, keep=40.0)):
+    for regularizer in ("none", name):
         model = tiny_model("llama")
         editor = load_method(method, settings_of(method))
         prepared = prepared_for(method, model, facts, moments, tmp_path)
         original = snapshot(model, editor.parameters(model))
         link = run_link(
             model,
-            Recipe(editor, regularizer),
+            Recipe(editor, load_regularizer({"name": regularizer, "keep": 40.0})),
             [(1, facts[0])],
             prepared,
             {},
@@ -243,7 +249,7 @@ def test_every_regularizer_combines_with_every_editor(method, name, facts, momen
             observe=lambda _: None,
         )
         change = [(link.after[n].double() - original[n].double()) for n in link.after]
-        results[regularizer.name] = change
+        results[regularizer] = change
     plain, regularized = results["none"], results[name]
     assert all(torch.isfinite(one).all() for one in regularized)
     size = lambda changes: float(sum(one.pow(2).sum() for one in changes))  # noqa: E731
@@ -270,7 +276,7 @@ def test_updates_of_low_rank_are_stored_as_factors_where_that_is_smaller(
     editor = load_method(method, settings_of(method))
     prepared = prepared_for(method, model, facts, moments, tmp_path)
     original = snapshot(model, editor.parameters(model))
-    recipe = Recipe(editor, Regularizer(name, keep=40.0))
+    recipe = Recipe(editor, load_regularizer({"name": name, "keep": 40.0}))
     few = 1 if method == "mend" else 2  # of which one operation's factors are half as large as a tiny matrix
     numbered = list(enumerate(facts[:few], start=1))
     link = run_link(model, recipe, numbered, prepared, {}, original=original, seed=0, observe=lambda _: None)

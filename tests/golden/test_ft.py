@@ -7,6 +7,7 @@ import torch
 
 from collateral.editing.method import Prepared, UnstableEditError
 from collateral.editing.methods.ft import Ft
+from collateral.editing.registry import check_settings
 from collateral.errors import CollateralError
 from collateral.models.tokenization import tokenize
 from tiny import FAMILIES, tiny_model
@@ -203,4 +204,4 @@ def test_a_collapsed_model_is_one_line(llama, fact):
 @pytest.mark.parametrize("setting", ["lr", "num_steps", "norm_constraint", "minibatch"])
 def test_settings_out_of_range(setting):
     with pytest.raises(CollateralError, match=f"ft: {setting} is 0; it must be above 0"):
-        Ft(layer=0, **{setting: 0})
+        check_settings("ft", {"layer": 0, setting: 0}, "here")

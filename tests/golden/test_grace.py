@@ -9,6 +9,7 @@ from collateral.data.facts import Fact, Probe
 from collateral.editing.algorithms.codebook import GAP, SLACK, Codebook
 from collateral.editing.method import Prepared, UnstableEditError
 from collateral.editing.methods.grace import Grace
+from collateral.editing.registry import check_settings
 from collateral.errors import CollateralError
 from collateral.evaluation.efficacy import Prompts, measure_fact
 from collateral.models.hooks import capture, hidden_of
@@ -377,4 +378,4 @@ def test_layer_outside_the_model(llama, fact):
 @pytest.mark.parametrize("setting", ["epsilon", "n_iter", "edit_lr"])
 def test_settings_out_of_range(setting):
     with pytest.raises(CollateralError, match=f"{setting} is 0; it must be above 0"):
-        Grace(layer=0, **{setting: 0})
+        check_settings("grace", {"layer": 0, setting: 0}, "here")

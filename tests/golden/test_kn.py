@@ -10,6 +10,7 @@ from plain import plain_kn
 from collateral.editing.algorithms.integrated_gradients import LastToken, integrated_gradients
 from collateral.editing.method import Prepared, UnstableEditError
 from collateral.editing.methods.kn import Kn, greedy
+from collateral.editing.registry import check_settings
 from collateral.errors import CollateralError
 from collateral.models.tokenization import tokenize
 from tiny import FAMILIES, tiny_model
@@ -235,6 +236,6 @@ def test_a_collapsed_model_is_one_line(llama, single):
 
 def test_settings_out_of_range():
     with pytest.raises(CollateralError, match="kn: steps is 0; it must be above 0"):
-        Kn(steps=0)
-    with pytest.raises(CollateralError, match=r"kn: adaptive_threshold is 1\.0; it must be below 1"):
-        Kn(adaptive_threshold=1.0)
+        check_settings("kn", {"steps": 0}, "here")
+    with pytest.raises(CollateralError, match=r"kn: adaptive_threshold is 1\.0; it must be at least 0 and below 1"):
+        check_settings("kn", {"adaptive_threshold": 1.0}, "here")

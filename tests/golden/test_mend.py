@@ -10,6 +10,7 @@ from collateral.editing.algorithms.hypernetwork import Hypernetwork, write_hyper
 from collateral.editing.algorithms.token_gradients import Gradient, Passage, edited, gradients
 from collateral.editing.method import Prepared, UnstableEditError
 from collateral.editing.methods.mend import Mend
+from collateral.editing.registry import check_settings
 from collateral.editing.train_hypernetwork import HELD_OUT, Training
 from collateral.errors import CollateralError
 from collateral.models.tensor_file import read_tensors
@@ -408,4 +409,4 @@ def test_an_update_that_is_not_finite_names_the_fact(llama, fact, tmp_path):
 @pytest.mark.parametrize("setting", ["rank", "edit_lr", "training_batch", "patience"])
 def test_settings_out_of_range(setting):
     with pytest.raises(CollateralError, match=f"{setting} is 0; it must be above 0"):
-        Mend(**{**SETTINGS, setting: 0})
+        check_settings("mend", {**SETTINGS, "layers": [2, 3], setting: 0}, "here")

@@ -3,12 +3,31 @@
 import pytest
 import torch
 
-from collateral.editing.regularizers import Regularizer, kept_count, pca, random, rect, top_share
+from collateral.editing.algorithms.element_selection import count_kept, select_largest
+from collateral.editing.registry import complete_regularizer, load_regularizer
+from collateral.editing.regularizer import regularize
+from collateral.editing.regularizers.magnitude import Magnitude
+from collateral.editing.regularizers.pca import Pca
+from collateral.editing.regularizers.prune import Prune
+from collateral.editing.regularizers.random import Random
+from collateral.editing.regularizers.rect import Rect
 from collateral.errors import CollateralError
 
 W = torch.tensor([[1.0, -2.0, 4.0], [0.0, 8.0, -1.0]])
 DW = torch.tensor([[0.5, 0.5, -1.0], [0.1, 0.0, -0.75]])
 # delta = |DW| / |W|: 0.5, 0.25, 0.25 | inf, 0, 0.75
+
+
+def rect(weight, update, keep):
+    return regularize(Rect(keep), weight, None, update, 0)
+
+
+def random(update, keep, seed):
+    return regularize(Random(keep), update, None, update, seed)
+
+
+def pca(update, keep, variant):
+    return regularize(Pca(keep, variant), update, None, update, 0)
 
 
 def kept(keep, weight=W, update=DW):
@@ -34,19 +53,19 @@ def test_zero_weight_ranks_first_and_zero_update_last():
 
 def test_keep_100_is_the_identity():
     for name in ("rect", "random", "magnitude"):
-        assert torch.equal(Regularizer(name, 100)(W, None, DW, 7), DW)
+        assert torch.equal(regularize(load_regularizer({"name": name, "keep": 100}), W, None, DW, 7), DW)
 
 
 def test_magnitude_ignores_the_weight():
     # |DW| sorted: 1.0, 0.75, then the first 0.5
-    assert Regularizer("magnitude", 50)(W, None, DW, 0).tolist() == [[0.5, 0.0, -1.0], [0.0, 0.0, -0.75]]
+    assert regularize(Magnitude(50), W, None, DW, 0).tolist() == [[0.5, 0.0, -1.0], [0.0, 0.0, -0.75]]
 
 
 def test_rect_reference_original_uses_the_unedited_weight():
     original = torch.tensor([[100.0, 2.0, 4.0], [1.0, 8.0, 1.0]])
     # delta against W_0: 0.005, 0.25, 0.25 | 0.1, 0, 0.75
-    rule = Regularizer("rect", 50, reference="original")
-    assert rule(W, original, DW, 0).tolist() == [[0.0, 0.5, -1.0], [0.0, 0.0, -0.75]]
+    rule = Rect(50, reference="original")
+    assert regularize(rule, W, original, DW, 0).tolist() == [[0.0, 0.5, -1.0], [0.0, 0.0, -0.75]]
 
 
 def test_transposed_storage_gives_the_same_mask():
@@ -59,13 +78,13 @@ def test_transposed_storage_gives_the_same_mask():
 @pytest.mark.parametrize("keep", [0.1, 20, 33.3, 40, 99.9, 100])
 def test_count_is_exactly_the_ceiling(keep):
     score = torch.randint(0, 3, (9, 11)).double()  # many ties
-    assert int(top_share(score, keep).sum()) == kept_count(keep, 99)
+    assert int(select_largest(score, keep).sum()) == count_kept(keep, 99)
     mask = random(torch.ones(9, 11), keep, 5)
-    assert int(mask.sum()) == kept_count(keep, 99)
+    assert int(mask.sum()) == count_kept(keep, 99)
 
 
-def test_kept_count_by_hand():
-    assert [kept_count(k, 10) for k in (40, 41, 1, 100)] == [4, 5, 1, 10]
+def test_count_kept_by_hand():
+    assert [count_kept(k, 10) for k in (40, 41, 1, 100)] == [4, 5, 1, 10]
 
 
 def test_l1_grows_with_keep():
@@ -113,27 +132,25 @@ def test_half_precision_weights_work():
 @pytest.mark.parametrize("keep", [0, -1, 100.5])
 def test_keep_out_of_range(keep):
     with pytest.raises(CollateralError, match="keep is"):
-        Regularizer("rect", keep)
+        complete_regularizer({"name": "rect", "keep": keep}, "here")
 
 
 def test_unknown_regularizer_names_the_nearest():
     with pytest.raises(CollateralError, match="did you mean 'rect'"):
-        Regularizer("rectt", 40)
+        load_regularizer({"name": "rectt", "keep": 40})
 
 
 def test_prune_squeezes_only_singular_values_above_those_of_w():
     """By hand: s_max(W_0) = 2; 8 becomes log2(8) - log2(2) + 2 = 4; 1.5 stays."""
     original = torch.diag(torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64))
     update = torch.diag(torch.tensor([8.0, 1.5, 0.0], dtype=torch.float64))
-    restrained = Regularizer("prune", log_base=2.0)(original, original, update, 0)
+    restrained = Prune(log_base=2.0)(original, original, update, 0)
     assert torch.allclose(restrained, torch.diag(torch.tensor([4.0, 1.5, 0.0], dtype=torch.float64)))
 
 
 def test_prune_with_a_larger_base_squeezes_more():
     original = torch.eye(2, dtype=torch.float64)
     update = torch.diag(torch.tensor([50.0, 0.1], dtype=torch.float64))
-    sizes = [
-        float(Regularizer("prune", log_base=b)(original, original, update, 0)[0, 0]) for b in (1.2, 2, 10)
-    ]
+    sizes = [float(Prune(log_base=b)(original, original, update, 0)[0, 0]) for b in (1.2, 2, 10)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[2] == pytest.approx(1 + 1.69897, rel=1e-5)  # 1 + log10(50)

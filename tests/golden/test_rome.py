@@ -10,6 +10,7 @@ from collateral.editing.algorithms.value_optimization import Objective, optimize
 from collateral.editing.method import Prepared
 from collateral.editing.methods.rome import Rome
 from collateral.editing.prepare.second_moments import Moment, write_moments
+from collateral.editing.registry import check_settings
 from collateral.errors import CollateralError
 from collateral.models.hooks import capture
 from collateral.models.tokenization import tokenize
@@ -226,4 +227,4 @@ def test_layer_outside_the_model(llama, fact, templates):
 @pytest.mark.parametrize("setting", ["v_lr", "v_num_grad_steps", "clamp_norm_factor"])
 def test_settings_out_of_range(setting):
     with pytest.raises(CollateralError, match=f"{setting} is 0; it must be above 0"):
-        Rome(layer=0, **{setting: 0})
+        check_settings("rome", {"layer": 0, setting: 0}, "here")

@@ -16,7 +16,7 @@ from collateral.deltas.replay import apply_chain
 from collateral.editing.method import Prepared
 from collateral.editing.methods.rome import Rome
 from collateral.editing.prepare.context_templates import write_templates
-from collateral.editing.regularizers import Regularizer
+from collateral.editing.registry import load_regularizer
 from collateral.editing.session import Recipe, run_link
 from collateral.errors import CollateralError
 from collateral.evaluation.efficacy import known_facts, measure_facts, read_reference, write_known, write_rows
@@ -118,7 +118,7 @@ def test_chained_links_equal_one_uninterrupted_run(project):
         None,
         6,
     )
-    recipe = Recipe(Rome(layer=1, v_num_grad_steps=4), Regularizer())
+    recipe = Recipe(Rome(layer=1, v_num_grad_steps=4), load_regularizer({}))
     live = {}
     for start, stop in ((0, 1), (1, 3), (3, 6)):  # one process, one model, never reloaded
         link = run_link(
@@ -300,7 +300,7 @@ def test_an_exploding_update_stops_with_fact_and_norm(project):
     ):
         run_link(
             model,
-            Recipe(Explode(), Regularizer()),
+            Recipe(Explode(), load_regularizer({})),
             facts,
             Prepared(TEMPLATES),
             {},

@@ -1,20 +1,29 @@
 """The config: closed, with defaults, and every mistake named in one line. `--fix` rewrites config/README.md."""
 
 import copy
+import dataclasses
+import importlib
+import inspect
+import json
 import math
+import re
 import sys
 from pathlib import Path
+from typing import ClassVar, get_origin
 
 import pytest
 import yaml
 
-from collateral.editing.hyperparameter_ranges import RANGES
+from collateral.editing.ranges import find_fault, split_annotation
 from collateral.editing.registry import (
-    checked_settings,
+    check_settings,
+    complete_regularizer,
     declaration,
     edited_layers,
     load_method,
     method_names,
+    regularizer_declaration,
+    regularizer_names,
 )
 from collateral.errors import CollateralError
 from collateral.models.language_model import ARCHITECTURES
@@ -104,7 +113,7 @@ def test_constants_of_every_model_are_valid(model):
     own = config()["models"][model]
     for method, settings in own["methods"].items():
         given = settings | ({"like": "rome"} if method == "placebo" else {})
-        checked_settings(method, given, f"{method} on {model}")
+        check_settings(method, given, f"{method} on {model}")
         assert all(layer < own["layers"] for layer in edited_layers(method, settings)), method
         assert load_method(method, given)
 
@@ -121,8 +130,8 @@ def test_a_layer_outside_the_model_is_found_while_planning():
     [
         ({"layers": [5, 4]}, r"memit: layers is \[5, 4\]; it must be a list of layer numbers that increase"),
         ({"mom2_update_weight": 0}, "memit: mom2_update_weight is 0; it must be above 0"),
-        ({"layers": 5}, "setting 'layers' is 5; memit wants tuple"),
-        ({"sequential": 1}, "setting 'sequential' is 1; memit wants bool"),
+        ({"layers": 5}, "memit: layers is 5; it must be a list, each entry an integer"),
+        ({"sequential": 1}, "memit: sequential is 1; it must be true or false"),
     ],
 )
 def test_ranges_are_checked_while_planning(settings, message):
@@ -151,9 +160,9 @@ def test_ranges_are_checked_while_planning(settings, message):
         (
             "editors/rome/settings",
             {"v_lr": "5e-4"},
-            r"setting 'v_lr' is '5e-4'; rome wants float \(write 0.0005",
+            r"rome: v_lr is '5e-4'; it must be a number \(write 0.0005",
         ),
-        ("editors/rome/settings", {"layer": True}, r"setting 'layer' is True; rome wants int"),
+        ("editors/rome/settings", {"layer": True}, r"rome: layer is True; it must be an integer"),
         ("editors/rome/batch_size", 4, "rome edits one fact at a time"),
         ("editors/rome/checkpoints", [5, 3], "editors.rome.checkpoints is .* 3 follows 5"),
         ("editors/rome/editing", "once", "editors.rome.editing: 'once'"),
@@ -164,6 +173,16 @@ def test_ranges_are_checked_while_planning(settings, message):
         ("editors/rome-rect-40/regularizer/keep", 0, r"editors.rome-rect-40.regularizer.keep is 0"),
         ("editors/rome-rect-40/regularizer/keep", 140, r"keep is 140.*percent"),
         ("editors/rome-rect-40/regularizer/kep", 40, "did you mean 'keep'"),
+        (
+            "editors/rome-rect-40/regularizer/log_base",
+            2,
+            "whose regulariser is rect: 'log_base' .valid: keep, name",
+        ),
+        (
+            "editors/rome-rect-40/regularizer/reference",
+            "now",
+            "reference is 'now'; it must be one of: current, orig",
+        ),
         ("models/smollm2-135m/methods/rome/layer", None, "setting 'layer' of rome is missing"),
         ("models/smollm2-135m/source", {"hub": "a/b"}, r"exactly one of: hub \+ revision or folder or wheel"),
         ("models/smollm2-135m/source", {"hub": "a/b", "revision": "main"}, "40 hex digits"),
@@ -312,24 +331,46 @@ def test_a_placebo_edits_as_its_model_does():
         load_study(made, SCHEMA)
 
 
+def declared_classes():
+    """(name, declaration, class) of every method and regulariser."""
+    for names, declared, package, variable in (
+        (method_names(), declaration, "methods", "METHOD"),
+        (regularizer_names(), regularizer_declaration, "regularizers", "REGULARIZER"),
+    ):
+        for name in names:
+            module = importlib.import_module(f"collateral.editing.{package}.{name}")
+            yield name, declared(name), getattr(module, variable)
+
+
 def test_declarations_are_those_of_the_classes():
     """What is read from the source without importing equals the dataclass itself."""
-    import dataclasses
-    import importlib
-
-    for method in method_names():
-        owner = importlib.import_module(f"collateral.editing.methods.{method}").METHOD
-        fields = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(owner)}
-        declared = declaration(method)
-        assert {name: required for name, (_, required) in declared.fields.items()} == fields
-        flags = ("batches", "replaces", "adapter", "moments", "hypernetwork")
-        assert declared.flags == {flag for flag in flags if getattr(owner, flag, False)}
-        numbers = [
-            name for name, (kind, _) in declared.fields.items() if {"int", "float"} & set(kind.split(" | "))
-        ]
-        assert [name for name in numbers if name not in RANGES] == []
+    for name, declared, owner in declared_classes():
+        fields = {field.name: field.default for field in dataclasses.fields(owner)}
+        assert list(declared.annotations) == list(fields), name
+        assert declared.defaults == {k: v for k, v in fields.items() if v is not dataclasses.MISSING}, name
+        constants = {k for k, v in inspect.get_annotations(owner).items() if get_origin(v) is ClassVar}
+        assert declared.constants == {constant: getattr(owner, constant) for constant in constants}, name
+        assert set(declared.meanings) == set(fields), f"{name}: its docstring describes other settings"
     with pytest.raises(CollateralError, match="is missing"):
-        checked_settings("rome", {}, "here")
+        check_settings("rome", {}, "here")
+
+
+def test_every_number_has_a_range():
+    for name, declared, _ in declared_classes():
+        for setting, annotation in declared.annotations.items():
+            kind, ranges = split_annotation(annotation)
+            assert ranges or not {"int", "float"} & set(re.findall(r"\w+", kind)), f"{name}: {setting}"
+            if setting in declared.defaults:
+                assert find_fault(annotation, declared.defaults[setting]) is None, f"{name}: {setting}"
+
+
+def test_a_recipe_records_the_same_settings_whichever_its_regulariser():
+    """It is hashed and stands in every delta: what is written here must never change."""
+    common = '"reference": "current", "variant": "svd", "within_layers": false'
+    for settings, keep in (({}, "100"), ({"name": "rect", "keep": 40}, "40"), ({"name": "prune"}, "100")):
+        recorded = json.dumps(complete_regularizer(settings, "here"), sort_keys=True)
+        name = settings.get("name", "none")
+        assert recorded == f'{{"keep": {keep}, "log_base": 2.718281828459045, "name": "{name}", {common}}}'
 
 
 def test_schema_is_closed_and_every_leaf_is_described():
@@ -348,7 +389,8 @@ def test_schema_is_closed_and_every_leaf_is_described():
             for key, below in node.items():
                 yield from open_objects(below, f"{path}/{key}")
 
-    assert list(open_objects(schema)) == []
+    # whose other keys each regulariser's class declares
+    assert list(open_objects(schema)) == ["/properties/editors/additionalProperties/properties/regularizer"]
 
 
 def test_readme_table_is_in_step_with_the_schema():

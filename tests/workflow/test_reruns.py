@@ -62,7 +62,7 @@ def test_comments_and_docstrings_rerun_nothing(copy):
         "        keys = target.keys.float()",
         "        # of all contexts\n        keys = target.keys.float()",
     )
-    copy.edit("src/collateral/editing/regularizers.py", '"""Regularisers', '"""All regularisers')
+    copy.edit("src/collateral/editing/regularizers/rect.py", '"""RECT:', '"""RECT, a mask:')
     copy.edit("workflow/scripts/edit.py", '"""One link', '"""A link')
     copy.edit("workflow/rules/edit.smk", "# The chain", "# A chain")
     assert copy.planned() == set()
@@ -80,6 +80,15 @@ def test_a_formula_of_rome_reruns_the_rome_editors_only(copy):
         "src/collateral/editing/methods/rome.py", "target.delta, _REMEDY)", "2 * target.delta, _REMEDY)"
     )
     assert copy.planned() == whole("rome", 1, 3) | whole("rome-rect", 1, 3) | TABLES
+
+
+def test_a_formula_of_rect_reruns_the_editors_with_rect_only(copy):
+    copy.edit(
+        "src/collateral/editing/regularizers/rect.py",
+        "return select_largest(score, self.keep)",
+        "return select_largest(2 * score, self.keep)",
+    )
+    assert copy.planned() == whole("rome-rect", 1, 3) | TABLES
 
 
 def test_a_formula_of_noop_reruns_noop_only(copy):

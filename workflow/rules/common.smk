@@ -289,6 +289,11 @@ def method_entry(wildcards):
     return f"collateral.editing.methods.{recipe(wildcards)['method']}"
 
 
+def regularizer_entry(wildcards):
+    """The module of an editor's regulariser."""
+    return f"collateral.editing.regularizers.{recipe(wildcards)['regularizer']['name']}"
+
+
 def model_code(script):
     """The code of a job that loads a model."""
     return settled(lambda wildcards: code(script, family_entry(wildcards)), "model")
@@ -296,7 +301,8 @@ def model_code(script):
 
 def edit_code(script):
     """The code of a job that edits."""
-    return lambda wildcards: code(script, family_entry(wildcards), method_entry(wildcards))
+    entries = (family_entry, method_entry, regularizer_entry)
+    return lambda wildcards: code(script, *(entry(wildcards) for entry in entries))
 
 
 def checkpoint_entries(wildcards):

@@ -1,56 +1,38 @@
-"""The editing methods by name: what settings each declares, without importing torch, and how it is loaded.
+"""Methods and regularisers by name: what settings each declares, without importing torch, and how it is loaded.
 
-A method is a file in `methods/` that defines one frozen dataclass and names it METHOD. Its fields are read from
-the source, so that a misspelt setting is an error while the workflow is planned, long before a GPU starts.
+A method is a file in `methods/` that defines one frozen dataclass and names it METHOD; a regulariser is one in
+`regularizers/` that names its class REGULARIZER. Nothing else lists their names.
 """
 
-import ast
 import importlib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from collateral.editing.cost import Cost
-from collateral.editing.hyperparameter_ranges import check_ranges
+from collateral.editing.declaration import Declaration, read_declaration
+from collateral.editing.ranges import find_fault
 from collateral.errors import CollateralError, unknown_name
 
-FOLDER = Path(__file__).parent / "methods"
-_KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-    "None": (type(None),),
-}
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """What a method's file declares.
-
-    Attributes:
-        fields: per setting, its annotation and whether it must be given.
-        defaults: the settings that have one.
-        flags: class attributes that are true: `batches` (an operation may edit several facts), `replaces` (an
-            update holds the whole history, against W_0), `adapter` (no weight changes; the state is what was
-            learnt), `moments` (second moments are always needed), `hypernetwork` (a trained one is).
-        cost: what an operation takes: the class attribute `cost`.
-    """
-
-    fields: Mapping[str, tuple[str, bool]]
-    defaults: Mapping[str, Any]
-    flags: frozenset[str]
-    cost: Cost
+METHODS = Path(__file__).parent / "methods"
+REGULARIZERS = Path(__file__).parent / "regularizers"
 
 
 def method_names() -> list[str]:
     """Return the names of all editing methods."""
-    return sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+    return _names(METHODS)
 
 
-@cache
+def regularizer_names() -> list[str]:
+    """Return the names of all regularisers."""
+    return _names(REGULARIZERS)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("[a-z]*.py"))
+
+
 def declaration(method: str) -> Declaration:
     """Return what a method declares.
 
@@ -59,74 +41,83 @@ def declaration(method: str) -> Declaration:
     """
     if method not in method_names():
         raise unknown_name("method", method, method_names())
-    tree = ast.parse((FOLDER / f"{method}.py").read_text(encoding="utf-8"))
-    name = next(
-        node.value.id
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Name)
-        and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id == "METHOD"
-    )
-    owner = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    fields: dict[str, tuple[str, bool]] = {}
-    defaults: dict[str, Any] = {}
-    flags: set[str] = set()
-    cost: Cost = {}
-    for node in owner.body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        name, kind = node.target.id, ast.unparse(node.annotation)
-        if kind.startswith("ClassVar"):
-            flags |= {name} if isinstance(node.value, ast.Constant) and node.value.value is True else set()
-            if name == "cost" and node.value is not None:
-                cost = cast("Cost", ast.literal_eval(node.value))
-            continue
-        fields[name] = (kind, node.value is None)
-        if node.value is not None:
-            defaults[name] = ast.literal_eval(node.value)
-    return Declaration(fields, defaults, frozenset(flags), cost)
+    return read_declaration(METHODS / f"{method}.py", "METHOD")
 
 
-def checked_settings(method: str, settings: Mapping[str, Any], where: str) -> None:
-    """Check names and types of a method's settings.
+def regularizer_declaration(name: str) -> Declaration:
+    """Return what a regulariser declares.
 
     Raises:
-        CollateralError: unknown, missing or of the wrong type; the message names the editor and the model.
+        CollateralError: no such regulariser; the message has the nearest.
     """
-    fields = declaration(method).fields
+    if name not in regularizer_names():
+        raise unknown_name("regularizer", name, regularizer_names())
+    return read_declaration(REGULARIZERS / f"{name}.py", "REGULARIZER")
+
+
+def check_settings(method: str, settings: Mapping[str, Any], where: str) -> None:
+    """Check names, types and ranges of a method's settings.
+
+    Raises:
+        CollateralError: unknown, missing, of the wrong type or out of range; the message names the editor and the
+            model.
+    """
+    declared = declaration(method)
     for name, value in settings.items():
-        if name not in fields:
-            raise CollateralError(f"config: {where}: {unknown_name(f'setting of {method}:', name, fields)}")
-        if not _fits(value, fields[name][0]):
-            raise CollateralError(
-                f"config: {where}: setting '{name}' is {value!r}; {method} wants {fields[name][0]} (write 0.0005, "
-                "not 5e-4, which YAML reads as text)"
-            )
-    try:
-        check_ranges(method, settings)
-    except CollateralError as error:
-        raise CollateralError(f"config: {where}: {error}") from None
-    for name, (_, required) in fields.items():
-        if required and name not in settings:
+        if name not in declared.annotations:
+            unknown = unknown_name(f"setting of {method}:", name, declared.annotations)
+            raise CollateralError(f"config: {where}: {unknown}")
+        fault = find_fault(declared.annotations[name], value)
+        if fault is not None:
+            raise CollateralError(f"config: {where}: {method}: {name} is {value!r}; it {fault}")
+    for name in declared.required:
+        if name not in settings:
             raise CollateralError(
                 f"config: {where}: the setting '{name}' of {method} is missing; give it in models.*.methods.{method} "
                 "or in the editor's settings"
             )
 
 
-def _fits(value: Any, annotation: str) -> bool:
-    """Return whether a config's value is of a declared type: int, float, bool, str, a choice, a list of numbers."""
-    if annotation.startswith("Literal["):
-        return value in ast.literal_eval(annotation.removeprefix("Literal"))
-    if annotation.startswith("tuple["):
-        kind = annotation.removeprefix("tuple[").removesuffix(", ...]")
-        return isinstance(value, list) and all(_fits(one, kind) for one in value)
-    for kind in annotation.split(" | "):
-        wanted = _KINDS[kind]
-        if isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool)):
-            return True
-    return False
+def complete_regularizer(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a regulariser's settings in a config, checked, with its defaults: as a recipe records them.
+
+    A recipe records these five settings whichever its regulariser: it is hashed, and stands in every delta and
+    state. Settings that a later regulariser declares are recorded for that regulariser alone.
+
+    Args:
+        settings: `name`, and settings of the regulariser of that name.
+        key: in the config, for messages.
+
+    Raises:
+        CollateralError: an unknown regulariser or setting, or a value of the wrong type or out of range.
+    """
+    always = {
+        "keep": 100,
+        "log_base": math.e,
+        "reference": "current",
+        "variant": "svd",
+        "within_layers": False,
+    }
+    name = settings.get("name", "none")
+    if name not in regularizer_names():
+        raise CollateralError(
+            f"config: {unknown_name(f'value of {key}.name:', str(name), regularizer_names())}"
+        )
+    declared = regularizer_declaration(name)
+    for setting, value in settings.items():
+        if setting == "name":
+            continue
+        if setting not in declared.annotations:
+            kind = f"key of {key}, whose regulariser is {name}:"
+            raise CollateralError(
+                f"config: {unknown_name(kind, str(setting), ['name', *declared.annotations])}"
+            )
+        fault = find_fault(declared.annotations[setting], value)
+        if fault is not None:
+            raise CollateralError(
+                f"config: {key}.{setting} is {value!r}; it {fault}: {declared.meanings[setting]}"
+            )
+    return {**always, **declared.defaults, **settings, "name": name}
 
 
 def is_flagged(method: str, flag: str) -> bool:
@@ -134,28 +125,47 @@ def is_flagged(method: str, flag: str) -> bool:
     return flag in declaration(method).flags
 
 
+def regularizer_kind(name: str) -> str:
+    """Return the kind that a regulariser's class declares, see `Regularizer.kind`."""
+    return str(regularizer_declaration(name).constants["kind"])
+
+
 def edited_layers(method: str, settings: Mapping[str, Any]) -> list[int]:
     """Return the layers that a method's settings name: `layers`, or `layer`, or none."""
-    every = {**declaration(method).defaults, **settings}
-    if "layers" in every:
-        return [int(layer) for layer in every["layers"]]
-    return [int(every["layer"])] if "layer" in every else []
+    complete = {**declaration(method).defaults, **settings}
+    if "layers" in complete:
+        return [int(layer) for layer in complete["layers"]]
+    return [int(complete["layer"])] if "layer" in complete else []
 
 
 def moment_layers(method: str, settings: Mapping[str, Any]) -> list[int]:
     """Return the layers whose second moments the method needs with these settings, in order."""
-    every = {**declaration(method).defaults, **settings}
-    if not (is_flagged(method, "moments") or every.get("mom2_adjustment")):
+    complete = {**declaration(method).defaults, **settings}
+    if not (is_flagged(method, "moments") or complete.get("mom2_adjustment")):
         return []
     return sorted(set(edited_layers(method, settings)))
 
 
 def load_method(method: str, settings: Mapping[str, Any]) -> Any:
-    """Return the method with its settings: the one place where a module is imported by name.
+    """Return the method with its settings, which were checked with the config: its module is imported by name.
 
     Raises:
-        CollateralError: no such method, or a setting out of range.
+        CollateralError: no such method.
     """
-    declaration(method)
-    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    return importlib.import_module(f"collateral.editing.methods.{method}").METHOD(**frozen)
+    if method not in method_names():
+        raise unknown_name("method", method, method_names())
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return importlib.import_module(f"collateral.editing.methods.{method}").METHOD(**values)
+
+
+def load_regularizer(settings: Mapping[str, Any]) -> Any:
+    """Return the regulariser of a recipe, which may record settings of others too; it is imported by name.
+
+    Raises:
+        CollateralError: no such regulariser.
+    """
+    name = settings.get("name", "none")
+    if name not in regularizer_names():
+        raise unknown_name("regularizer", name, regularizer_names())
+    kind = importlib.import_module(f"collateral.editing.regularizers.{name}").REGULARIZER
+    return kind(**{field.name: settings[field.name] for field in fields(kind) if field.name in settings})

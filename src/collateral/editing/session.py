@@ -15,7 +15,7 @@ from tqdm import tqdm
 from collateral.data.edit_order import derive_seed
 from collateral.data.facts import Fact
 from collateral.deltas.operations import Ledger, Operation
-from collateral.deltas.update import Delta, Factors, Update, dense, norm, restore, snapshot
+from collateral.deltas.update import Delta, Factors, Update, norm, restore, snapshot
 from collateral.editing.method import (
     Edit,
     EditingMethod,
@@ -25,7 +25,7 @@ from collateral.editing.method import (
     replaces,
     unchanged,
 )
-from collateral.editing.regularizers import Regularizer
+from collateral.editing.regularizer import Regularizer, regularize
 from collateral.editing.state import Carried
 from collateral.io.parquet import write_table
 from collateral.models.language_model import LanguageModel
@@ -58,7 +58,7 @@ class Recipe:
     @property
     def replaces(self) -> bool:
         """Whether a checkpoint's increment is against W_0 and makes the earlier ones void."""
-        return replaces(self.method) or self.regularizer.accumulated
+        return replaces(self.method) or self.regularizer.kind == "accumulated"
 
     @property
     def needs_original(self) -> bool:
@@ -151,7 +151,7 @@ def run_link(
         with attached(recipe.method, model, carried):
             observe(group)
     after = snapshot(model, tuple(before))
-    if recipe.regularizer.accumulated:
+    if recipe.regularizer.kind == "accumulated":
         raw = {f"{RAW}{name}": weights for name, weights in after.items()}
         carried = Carried({**Carried(carried).parts, **raw})
         after = _restrained(model, recipe.regularizer, original, after)
@@ -198,16 +198,11 @@ def _operation(
         restore(model, original)
 
     def adjust(name: str, update: Update) -> Update:
-        if regularizer.name == "none" or regularizer.accumulated or model.matrix(name).ndim < 2:
-            return update  # a bias is no matrix to be thinned
+        matrix = model.matrix(name)
+        if matrix.ndim < 2:
+            return update  # a bias: regularisers are of matrices
         w_0 = model.oriented(original[name]) if name in original else None
-        own_seed = derive_seed("regularizer", seed, number, name)
-        whole = dense(update)
-        if isinstance(update, Factors):
-            mask = regularizer.mask(model.matrix(name), w_0, whole, own_seed)
-            if mask is not None:
-                return update.masked(mask)
-        return regularizer(model.matrix(name), w_0, whole, own_seed)
+        return regularize(regularizer, matrix, w_0, update, derive_seed("regularizer", seed, number, name))
 
     own = replace(
         prepared,

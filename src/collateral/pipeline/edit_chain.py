@@ -13,8 +13,7 @@ from collateral.deltas.update import restore, snapshot
 from collateral.editing.method import Prepared
 from collateral.editing.prepare.context_templates import read_templates
 from collateral.editing.prepare.second_moments import layers_in
-from collateral.editing.registry import is_flagged, load_method
-from collateral.editing.regularizers import Regularizer
+from collateral.editing.registry import is_flagged, load_method, load_regularizer
 from collateral.editing.session import RAW, Link, Numbered, Recipe, run_link, write_records
 from collateral.editing.state import Carried, open_state, recipe_sha256, write_state
 from collateral.errors import CollateralError
@@ -185,7 +184,7 @@ def begin(
     chosen = chosen_facts(facts, files.sequence, files.known, edits)[start:]
     editor = Recipe(
         load_method(recipe["method"], recipe["settings"]),
-        Regularizer(**recipe["regularizer"]),
+        load_regularizer(recipe["regularizer"]),
         recipe["batch_size"],
         recipe["unstable"]["action"] == "skip",
         recipe["unstable"]["limit"],

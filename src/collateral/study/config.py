@@ -10,7 +10,16 @@ from typing import Any
 import jsonschema
 import yaml
 
-from collateral.editing.registry import checked_settings, edited_layers, is_flagged
+from collateral.editing.ranges import describe_annotation
+from collateral.editing.registry import (
+    check_settings,
+    complete_regularizer,
+    edited_layers,
+    is_flagged,
+    regularizer_declaration,
+    regularizer_kind,
+    regularizer_names,
+)
 from collateral.errors import CollateralError, unknown_name
 from collateral.io.yaml import read_yaml
 from collateral.study.design import Cell, Settings, Study
@@ -41,6 +50,8 @@ def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     if errors:
         raise _schema_error(errors[0])
     _fill(settings, schema)
+    for name, editor in settings["editors"].items():
+        editor["regularizer"] = complete_regularizer(editor["regularizer"], f"editors.{name}.regularizer")
     settings = _ordered(settings)  # Snakemake compares the text of a job's parameters
     study = Study(settings)
     _check_names(study)
@@ -134,7 +145,7 @@ def _check_editors(study: Study) -> None:
         _check_recipe(study, editor)
     for model, editor in dict.fromkeys((cell.model, cell.editor) for cell in study.cells):
         recipe = study.recipe(model, editor)
-        checked_settings(recipe["method"], recipe["settings"], f"editor '{editor}' on model '{model}'")
+        check_settings(recipe["method"], recipe["settings"], f"editor '{editor}' on model '{model}'")
         _check_layers(study, model, editor, recipe)
     for cell in study.cells:
         _check_batches(study, cell)
@@ -144,20 +155,21 @@ def _check_editors(study: Study) -> None:
 
 def _check_recipe(study: Study, editor: str) -> None:
     own = study.settings["editors"][editor]
+    regularizer = regularizer_kind(own["regularizer"]["name"])
     if own["batch_size"] > 1 and not is_flagged(own["method"], "batches"):
         raise CollateralError(
             f"config: editors.{editor}.batch_size is {own['batch_size']}, but {own['method']} edits one fact at "
             "a time; set it to 1"
         )
-    if is_flagged(own["method"], "adapter") and own["regularizer"]["name"] != "none":
+    if is_flagged(own["method"], "adapter") and regularizer != "identity":
         raise CollateralError(
             f"config: editors.{editor}.regularizer is '{own['regularizer']['name']}', but {own['method']} "
             "changes no weight that it could restrain; leave it out"
         )
-    if own["editing"] == "single" and own["regularizer"]["name"] == "prune":
+    if own["editing"] == "single" and regularizer == "accumulated":
         raise CollateralError(
-            f"config: editors.{editor}: prune restrains an accumulated update, and with editing 'single' none "
-            "accumulates; set editing to 'sequential'"
+            f"config: editors.{editor}: {own['regularizer']['name']} restrains an accumulated update, and with "
+            "editing 'single' none accumulates; set editing to 'sequential'"
         )
 
 
@@ -251,7 +263,24 @@ def key_table(schema: Mapping[str, Any]) -> str:
         default = f"`{_yaml_inline(own['default'])}`" if "default" in own else "–"
         meaning = own.get("description", "").replace("|", r"\|")
         lines.append(f"| `{key}` | {kind} | {default} | {meaning} |")
+        if key == "editors.*.regularizer.name":
+            lines += _regularizer_rows(key.removesuffix(".name"))
     return "\n".join(lines) + "\n"
+
+
+def _regularizer_rows(key: str) -> list[str]:
+    """Return the rows of the settings that the regularisers' classes declare."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name in regularizer_names():
+        declared = regularizer_declaration(name)
+        for setting, annotation in declared.annotations.items():
+            default = f"`{_yaml_inline(declared.defaults[setting])}`" if setting in declared.defaults else "–"
+            meaning = declared.meanings[setting].replace("|", r"\|")
+            rows.setdefault((setting, describe_annotation(annotation), default, meaning), []).append(name)
+    return [
+        f"| `{key}.{setting}` | {kind} | {default} | {', '.join(names)}: {meaning} |"
+        for (setting, kind, default, meaning), names in rows.items()
+    ]
 
 
 def _yaml_inline(value: Any) -> str:

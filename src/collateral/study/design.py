@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from collateral.editing.registry import is_flagged, moment_layers
+from collateral.editing.registry import is_flagged, moment_layers, regularizer_kind
 
 Settings = dict[str, Any]
 PRODUCT = ("models", "datasets", "seeds", "editors")
@@ -123,13 +123,16 @@ class Study:
         }
 
     def is_flagged(self, editor: str, flag: str) -> bool:
-        """Return whether an editor's method declares a flag, see `recipes.Declaration.flags`."""
+        """Return whether an editor's method declares a flag, see `Declaration.flags`."""
         return is_flagged(self.settings["editors"][editor]["method"], flag)
 
     def replaces(self, editor: str) -> bool:
         """Return whether each delta of an editor is against W_0 and makes the earlier ones void."""
         own = self.settings["editors"][editor]
-        return self.is_flagged(editor, "replaces") or own["regularizer"]["name"] == "prune"
+        return (
+            self.is_flagged(editor, "replaces")
+            or regularizer_kind(own["regularizer"]["name"]) == "accumulated"
+        )
 
     def moment_layers(self, model: str, editor: str) -> list[int]:
         """Return the layers whose second moments an editor needs."""

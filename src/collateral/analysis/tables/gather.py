@@ -10,11 +10,11 @@ from collateral.analysis.tables import collapse
 from collateral.analysis.tables import collect as tables
 from collateral.analysis.tables.costs import costs
 from collateral.analysis.tables.schema import MEASURED, TABLES, conformed, flat
+from collateral.editing.registry import regularizer_declaration
 from collateral.io.atomic import whole_file
 from collateral.io.parquet import made_with, write_table
 
 Paths = Mapping[str, Sequence[Path]]
-_KEEPING = ("rect", "random", "pca", "magnitude")  # regularisers that read `keep`
 
 
 def gathered(
@@ -78,13 +78,19 @@ def editor_table(editors: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
             "editor": name,
             "method": own["method"],
             "regularizer": own["regularizer"]["name"],
-            "keep": own["regularizer"]["keep"] if own["regularizer"]["name"] in _KEEPING else None,
+            "keep": _share_kept(own["regularizer"]),
             "batch_size": own["batch_size"],
             "editing": own["editing"],
         }
         for name, own in editors.items()
     ]
     return pl.DataFrame(rows, schema=TABLES["editors"].schema)
+
+
+def _share_kept(regularizer: Mapping[str, Any]) -> Any:
+    """Return the setting `keep` of a regulariser; None where it has none."""
+    declared = regularizer_declaration(regularizer["name"])
+    return regularizer["keep"] if "keep" in declared.annotations else None
 
 
 def library_table(paths: Paths) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor
 
@@ -10,8 +10,8 @@ from collateral.data.facts import Fact
 from collateral.editing.algorithms.multi_layer import Layer, edit_layers
 from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
 from collateral.editing.cost import Cost
-from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared
+from collateral.editing.ranges import Above, AtLeast, Increasing
 from collateral.editing.state import Carried
 from collateral.models.language_model import LanguageModel
 
@@ -43,15 +43,15 @@ class D4s:
             `remeasured` measures it before each layer, as MEMIT does, and adds to A the share assigned to the layer.
     """
 
-    layers: tuple[int, ...]
-    v_num_grad_steps: int = 25
-    v_lr: float = 0.5
-    v_weight_decay: float = 0.5
-    clamp_norm_factor: float = 0.75
-    kl_factor: float = 0.0625
-    mom2_update_weight: float = 15000.0
-    mom2_ridge: float = 0.0
-    context_samples: int = 5
+    layers: Annotated[tuple[int, ...], Increasing()]
+    v_num_grad_steps: Annotated[int, Above(0)] = 25
+    v_lr: Annotated[float, Above(0)] = 0.5
+    v_weight_decay: Annotated[float, AtLeast(0)] = 0.5
+    clamp_norm_factor: Annotated[float, Above(0)] = 0.75
+    kl_factor: Annotated[float, AtLeast(0)] = 0.0625
+    mom2_update_weight: Annotated[float, Above(0)] = 15000.0
+    mom2_ridge: Annotated[float, AtLeast(0)] = 0.0
+    context_samples: Annotated[int, AtLeast(0)] = 5
     # ASSUME: the paper's equations do not say whether R is measured again for each layer; its code does not
     variant: Literal["released", "remeasured"] = "released"
 
@@ -64,9 +64,6 @@ class D4s:
         "root": True,
         "factorization": 1.33,
     }
-
-    def __post_init__(self) -> None:
-        checked(self)
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return the names of the parameters that an edit may touch."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from collateral.data.facts import Fact
 from collateral.deltas.update import Factors
 from collateral.editing.algorithms.multi_layer import Layer, edit_layers
 from collateral.editing.cost import Cost
-from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared
+from collateral.editing.ranges import Above, AtLeast, Increasing
 from collateral.models.language_model import LanguageModel
 
 
@@ -38,22 +38,19 @@ class Emmet:
         context_samples: sampled contexts beside the bare prompt, the last ones of the list; 0 takes all.
     """
 
-    layers: tuple[int, ...]
-    v_num_grad_steps: int = 20
-    v_lr: float = 0.5
-    v_weight_decay: float = 0.5
-    clamp_norm_factor: float = 0.75
-    kl_factor: float = 0.0625
-    emmet_lambda: float = 0.0
-    mom2_ridge: float = 0.0
-    context_samples: int = 5
+    layers: Annotated[tuple[int, ...], Increasing()]
+    v_num_grad_steps: Annotated[int, Above(0)] = 20
+    v_lr: Annotated[float, Above(0)] = 0.5
+    v_weight_decay: Annotated[float, AtLeast(0)] = 0.5
+    clamp_norm_factor: Annotated[float, Above(0)] = 0.75
+    kl_factor: Annotated[float, AtLeast(0)] = 0.0625
+    emmet_lambda: Annotated[float, AtLeast(0)] = 0.0
+    mom2_ridge: Annotated[float, AtLeast(0)] = 0.0
+    context_samples: Annotated[int, AtLeast(0)] = 5
 
     batches: ClassVar[bool] = True
     moments: ClassVar[bool] = True
     cost: ClassVar[Cost] = {"steps": "v_num_grad_steps", "texts": "contexts", "low_rank": True}
-
-    def __post_init__(self) -> None:
-        checked(self)
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return the names of the parameters that an edit may touch."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,8 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta
 from collateral.editing.cost import Cost
-from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared, UnstableEditError
+from collateral.editing.ranges import Above, AtLeast
 from collateral.models.hooks import capture
 from collateral.models.language_model import LanguageModel
 from collateral.models.partial_forward import ResumedRows, log_probabilities
@@ -47,19 +47,16 @@ class Ft:
     # it teaches a bag of tokens at one place. EasyEdit's FT in published tables (RECT, D4S) is that one.
     # DIFFERS: the released code trains the bias too in GPT-2 and GPT-J, by matching names; `biases: true` does that.
 
-    layer: int
+    layer: Annotated[int, AtLeast(0)]
     objective: Literal["target_new", "prompt_last"] = "target_new"
-    lr: float = 0.0005
-    num_steps: int = 25
-    norm_constraint: float | None = None
-    minibatch: int = 8
+    lr: Annotated[float, Above(0)] = 0.0005
+    num_steps: Annotated[int, Above(0)] = 25
+    norm_constraint: Annotated[float | None, Above(0)] = None
+    minibatch: Annotated[int, Above(0)] = 8
     biases: bool = False
 
     batches: ClassVar[bool] = True
     cost: ClassVar[Cost] = {"steps": "num_steps", "weight_gradients": True}
-
-    def __post_init__(self) -> None:
-        checked(self)
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return the names of the parameters that an edit may touch."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from collateral.data.facts import Fact
 from collateral.deltas.update import Delta
 from collateral.editing.algorithms.codebook import Codebook, consulted, put, replaced_at
 from collateral.editing.cost import Cost
-from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared, UnstableEditError
+from collateral.editing.ranges import Above, AtLeast
 from collateral.models.hooks import capture
 from collateral.models.language_model import LanguageModel
 from collateral.models.partial_forward import ResumedRows, log_probabilities
@@ -42,20 +42,17 @@ class Grace:
             for this fact too (released).
     """
 
-    layer: int
+    layer: Annotated[int, AtLeast(0)]
     site: Literal["down", "input", "block"] = "down"
-    epsilon: float = 1.0
-    n_iter: int = 100
-    edit_lr: float = 1.0
+    epsilon: Annotated[float, Above(0)] = 1.0
+    n_iter: Annotated[int, Above(0)] = 100
+    edit_lr: Annotated[float, Above(0)] = 1.0
     replacement: Literal["last", "prompt", "all"] = "last"
     variant: Literal["paper", "released"] = "paper"
 
     batches: ClassVar[bool] = False
     adapter: ClassVar[bool] = True
     cost: ClassVar[Cost] = {"steps": "n_iter", "changes": "nothing"}
-
-    def __post_init__(self) -> None:
-        checked(self)
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return no parameter, after checking the layer number."""

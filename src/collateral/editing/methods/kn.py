@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,8 @@ from collateral.data.facts import Fact
 from collateral.deltas.update import Delta, Factors
 from collateral.editing.algorithms.integrated_gradients import LastToken, integrated_gradients
 from collateral.editing.cost import Cost
-from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared, UnstableEditError
-from collateral.errors import CollateralError
+from collateral.editing.ranges import Above, AtLeast, Below
 from collateral.models.hooks import hidden_of
 from collateral.models.language_model import LanguageModel
 from collateral.models.partial_forward import log_probabilities
@@ -52,22 +51,15 @@ class Kn:
     # single tokens in the paper.
     # DIFFERS: the neurons are not refined over several prompts of a fact (section 3.3): an edit has one prompt.
 
-    steps: int = 20
-    adaptive_threshold: float = 0.2
-    lambda_old: float = 1.0
-    lambda_new: float = 8.0
+    steps: Annotated[int, Above(0)] = 20
+    adaptive_threshold: Annotated[float, AtLeast(0), Below(1)] = 0.2
+    lambda_old: Annotated[float, AtLeast(0)] = 1.0
+    lambda_new: Annotated[float, AtLeast(0)] = 8.0
     variant: Literal["paper", "released"] = "paper"
-    batch: int = 1024
+    batch: Annotated[int, Above(0)] = 1024
 
     batches: ClassVar[bool] = False
     cost: ClassVar[Cost] = {"steps": "steps", "texts": "integral", "changes": "columns"}
-
-    def __post_init__(self) -> None:
-        checked(self)
-        if self.adaptive_threshold >= 1:
-            raise CollateralError(
-                f"kn: adaptive_threshold is {self.adaptive_threshold}; it must be below 1, or no neuron is edited"
-            )
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return the names of the parameters that an edit may touch: any layer may hold a knowledge neuron."""

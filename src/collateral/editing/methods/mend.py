@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from collateral.deltas.update import Delta
 from collateral.editing.algorithms.hypernetwork import read_hypernetwork
 from collateral.editing.algorithms.token_gradients import Passage, gradients
 from collateral.editing.cost import Cost
-from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared, UnstableEditError
+from collateral.editing.ranges import Above, AtLeast, Increasing
 from collateral.models.language_model import LanguageModel
 from collateral.models.tokenization import tokenize
 
@@ -50,28 +50,25 @@ class Mend:
         variant: `paper`, or `released`: no ReLU in g's second layer, and the update is added.
     """
 
-    layers: tuple[int, ...]
-    training_facts: int
-    rank: int = 1920
-    edit_lr: float = 0.0001
-    edit_lr_rate: float = 0.0001
-    learning_rate: float = 0.000001
-    max_steps: int = 10000
-    accumulate: int = 10
-    training_batch: int = 1
-    validate_every: int = 500
-    patience: int = 2000
-    edit_factor: float = 0.1
-    locality_factor: float = 1.0
-    gradient_clip: float = 100.0
+    layers: Annotated[tuple[int, ...], Increasing()]
+    training_facts: Annotated[int, Above(0)]
+    rank: Annotated[int, Above(0)] = 1920
+    edit_lr: Annotated[float, Above(0)] = 0.0001
+    edit_lr_rate: Annotated[float, AtLeast(0)] = 0.0001
+    learning_rate: Annotated[float, Above(0)] = 0.000001
+    max_steps: Annotated[int, Above(0)] = 10000
+    accumulate: Annotated[int, Above(0)] = 10
+    training_batch: Annotated[int, Above(0)] = 1
+    validate_every: Annotated[int, Above(0)] = 500
+    patience: Annotated[int, Above(0)] = 2000
+    edit_factor: Annotated[float, AtLeast(0)] = 0.1
+    locality_factor: Annotated[float, AtLeast(0)] = 1.0
+    gradient_clip: Annotated[float, Above(0)] = 100.0
     variant: Literal["paper", "released"] = "paper"
 
     batches: ClassVar[bool] = True
     hypernetwork: ClassVar[bool] = True
     cost: ClassVar[Cost] = {"steps": 1, "changes": "mlp"}
-
-    def __post_init__(self) -> None:
-        checked(self)
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return the names of the parameters that an edit may touch."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from collateral.data.facts import Fact
 from collateral.deltas.update import Delta, Factors
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
+from collateral.editing.ranges import AtLeast
 from collateral.errors import CollateralError
 from collateral.models.language_model import LanguageModel
 
@@ -25,7 +26,7 @@ class Placebo:
     """
 
     like: str
-    layer: int
+    layer: Annotated[int, AtLeast(0)]
 
     batches: ClassVar[bool] = True
     cost: ClassVar[Cost] = {"low_rank": True}

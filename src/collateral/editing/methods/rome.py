@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
@@ -10,8 +10,8 @@ from collateral.data.facts import Fact
 from collateral.editing.algorithms.rank_one import Pair, insert
 from collateral.editing.algorithms.value_optimization import Target
 from collateral.editing.cost import Cost
-from collateral.editing.hyperparameter_ranges import checked
 from collateral.editing.method import Edit, Prepared
+from collateral.editing.ranges import Above, AtLeast
 from collateral.models.language_model import LanguageModel
 
 _REMEDY = "the key of the bare prompt is orthogonal to the mean key: let the prompt start before its subject"
@@ -39,20 +39,17 @@ class Rome:
         mom2_ridge: added to C's diagonal, as a share of its mean diagonal, for small token budgets.
     """
 
-    layer: int
-    v_num_grad_steps: int = 20
-    v_lr: float = 0.5
-    v_weight_decay: float = 0.5
-    clamp_norm_factor: float = 4.0
-    kl_factor: float = 0.0625
+    layer: Annotated[int, AtLeast(0)]
+    v_num_grad_steps: Annotated[int, Above(0)] = 20
+    v_lr: Annotated[float, Above(0)] = 0.5
+    v_weight_decay: Annotated[float, AtLeast(0)] = 0.5
+    clamp_norm_factor: Annotated[float, Above(0)] = 4.0
+    kl_factor: Annotated[float, AtLeast(0)] = 0.0625
     mom2_adjustment: bool = False
-    mom2_ridge: float = 0.0
+    mom2_ridge: Annotated[float, AtLeast(0)] = 0.0
 
     batches: ClassVar[bool] = False
     cost: ClassVar[Cost] = {"steps": "v_num_grad_steps", "texts": "contexts", "low_rank": True}
-
-    def __post_init__(self) -> None:
-        checked(self)
 
     def parameters(self, model: LanguageModel) -> tuple[str, ...]:
         """Return the names of the parameters that an edit may touch."""

@@ -3,7 +3,7 @@
 import math
 
 from collateral.deltas.limits import MOST_RANKS
-from collateral.editing.registry import declaration, edited_layers
+from collateral.editing.registry import declaration, edited_layers, regularizer_kind
 from collateral.study.cost.work import PROMPT, ModelJob, Work
 from collateral.study.dtypes import WIDTH
 
@@ -39,9 +39,7 @@ class Editor:
         layers = self.shape.layers if changes == "columns" else len(self.layers)
         self.matrices = layers * in_layer[changes]
         self.elements = self.matrices * self.shape.matrix
-        self.kind = {"pca": "projection", "prune": "accumulated", "none": "none"}.get(
-            self.recipe["regularizer"]["name"], "mask"
-        )
+        self.kind = regularizer_kind(self.recipe["regularizer"]["name"])
 
     def state(self) -> float:
         """Return the bytes of what an editor carries from one checkpoint to the next."""
@@ -62,7 +60,7 @@ class Editor:
         # ASSUME: masks of single edits are independent, which is the largest union they can be expected to have
         share = 1 - (1 - kept) ** max(facts, 1)
         changed = self.elements * min(3.5, 5.7 * share) * WIDTH[self.run.model["dtype"]] / 4
-        if not self.cost.get("low_rank") or self.kind not in {"none", "mask"} or batch > MOST_RANKS:
+        if not self.cost.get("low_rank") or self.kind not in {"identity", "mask"} or batch > MOST_RANKS:
             return changed
         bits = -sum(p * math.log2(p) for p in (kept, 1 - kept) if p > 0)  # of a mask, an element
         factors = 8 * batch * self.matrices * (self.shape.hidden + self.shape.intermediate)
