@@ -237,5 +237,7 @@ def test_a_collapsed_model_is_one_line(llama, single):
 def test_settings_out_of_range():
     with pytest.raises(CollateralError, match="kn: steps is 0; it must be above 0"):
         check_settings("kn", {"steps": 0}, "here")
-    with pytest.raises(CollateralError, match=r"kn: adaptive_threshold is 1\.0; it must be at least 0 and below 1"):
+    with pytest.raises(
+        CollateralError, match=r"kn: adaptive_threshold is 1\.0; it must be at least 0 and below 1"
+    ):
         check_settings("kn", {"adaptive_threshold": 1.0}, "here")
