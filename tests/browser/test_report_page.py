@@ -10,8 +10,8 @@ import pytest
 import inferred_frames as inferred
 import report_frames as frames
 from chromium import CHROMIUM, browser
+from collateral.report.charts.figure import instances
 from collateral.report.figures.registry import FIGURES as REGISTERED
-from collateral.report.figures.registry import instances
 from collateral.report.pages import pages
 
 pytestmark = [

@@ -10,9 +10,11 @@ import pytest
 import figure_frames as given
 import report_frames as frames
 from collateral.errors import CollateralError
-from collateral.report.figures import abilities, edits, heatmaps, weights, words
-from collateral.report.figures.registry import FIGURES, instances
-from collateral.report.figures.rows import legible
+from collateral.report.charts import words
+from collateral.report.charts.figure import instances
+from collateral.report.charts.rows import legible
+from collateral.report.figures import abilities, edits, heatmaps, weights
+from collateral.report.figures.registry import FIGURES
 
 TABLES = frames.tables()
 OWN = {

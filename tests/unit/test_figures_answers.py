@@ -7,15 +7,15 @@ import pytest
 
 import figure_frames as given
 import report_frames as frames
+from collateral.report.charts import paper_tables
 from collateral.report.figures import (
     abilities,
     batches,
-    beforeafter,
+    before_after,
     costs,
     datasets,
     drift,
     horizons,
-    papertables,
     predictors,
     questions,
     regularizers,
@@ -189,8 +189,8 @@ def test_costs_are_sums_over_a_chain_and_means_over_chains():
 
 
 def test_before_and_after_name_who_loses_most_and_least():
-    assert beforeafter.change_points(TABLES)["edits"].unique().to_list() == [5]
-    assert beforeafter.change_caption(TABLES).endswith(
+    assert before_after.change_points(TABLES)["edits"].unique().to_list() == [5]
+    assert before_after.change_caption(TABLES).endswith(
         "As the mean over task scores, rome loses most (−12.0 points after 5 edits) and rome-rect-40 least "
         "(−2.0 points after 5 edits)."
     )
@@ -280,7 +280,7 @@ def test_drift_is_drawn_at_the_last_layer_measured():
 
 
 def test_edit_success_right_after_each_edit_and_at_the_checkpoint():
-    table = papertables.edit_success(TABLES)
+    table = paper_tables.edit_success(TABLES)
     rome = {r["evaluation"]: r for r in table.filter(editor="rome", edits=5).to_dicts()}
     assert (rome["current"]["efficacy"], rome["current"]["paraphrase"]) == (
         pytest.approx(0.8),
@@ -294,13 +294,15 @@ def test_edit_success_right_after_each_edit_and_at_the_checkpoint():
         5,
     )
     assert (
-        papertables.edit_success(TABLES).filter(editor="rome", edits=1, evaluation="original")["facts"].item()
+        paper_tables.edit_success(TABLES)
+        .filter(editor="rome", edits=1, evaluation="original")["facts"]
+        .item()
         == 1
     )
 
 
 def test_abilities_before_and_after_have_the_unedited_model_first():
-    table = papertables.before_and_after(TABLES)
+    table = paper_tables.before_and_after(TABLES)
     assert table["editor"].to_list() == ["unedited", "rome", "rome-rect-40"]
     assert table["sst2 (acc)"].to_list() == [0.6, 0.48, 0.58]
     assert table["change of sst2 (acc)"].to_list() == pytest.approx([0.0, -0.12, -0.02])
@@ -308,7 +310,7 @@ def test_abilities_before_and_after_have_the_unedited_model_first():
 
 def test_a_task_of_two_suites_has_a_column_for_each():
     twice = pl.concat([TABLES["abilities"], TABLES["abilities"].with_columns(suite=pl.lit("more"))])
-    columns = papertables.before_and_after({"abilities": twice}).columns
+    columns = paper_tables.before_and_after({"abilities": twice}).columns
     assert {"core: sst2 (acc)", "more: sst2 (acc)"} <= set(columns)
 
 
@@ -318,5 +320,5 @@ def test_quantiles_of_single_edits_are_means_over_edits():
          "parameter": matrix, "statistic": "delta_quantile", "threshold": 0.8, "value": value}
         for fact, matrix, value in ((1, "a", 0.1), (1, "b", 0.3), (2, "a", 0.3), (2, "b", 0.5))
     ]  # fmt: skip
-    table = papertables.single_edits({"single-weights": frames.frame(rows)})
+    table = paper_tables.single_edits({"single-weights": frames.frame(rows)})
     assert table.rows() == [("alone", 0.8, pytest.approx(0.3), pytest.approx(0.02**0.5), 2)]

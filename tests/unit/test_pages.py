@@ -16,8 +16,8 @@ import pytest
 import inferred_frames as inferred
 import report_frames as frames
 from collateral.errors import CollateralError
+from collateral.report.charts.figure import instances
 from collateral.report.figures.registry import FIGURES as REGISTERED
-from collateral.report.figures.registry import instances
 from collateral.report.pages import layout as pageparts
 from collateral.report.pages import pages
 from collateral.report.pages import tables as pagetables

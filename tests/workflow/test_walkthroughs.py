@@ -145,16 +145,13 @@ def test_a_data_set(copy):
 
 def test_a_figure(copy):
     follow(copy, "figure")
-    registry = copy.folder / "src/collateral/report/figures/registry.py"
-    text = registry.read_text()
-    text = text.replace("    horizons,\n", "    horizons,\n    kept,\n", 1)
-    registry.write_text(text.replace("    *edits.FIGURES,\n", "    *edits.FIGURES,\n    *kept.FIGURES,\n", 1))
     assert copy.planned() == REPORT
     draw = (
-        "from pathlib import Path; import polars as pl; from collateral.report.figures import registry\n"
+        "from pathlib import Path; import polars as pl\n"
+        "from collateral.report.charts.figure import instances; from collateral.report.figures import registry\n"
         "tables = {path.stem: pl.read_parquet(path) for path in Path('results/tables').glob('*.parquet')}\n"
         "figure = next(figure for figure in registry.FIGURES if figure.name == 'kept')\n"
-        "(name, title, own), *_ = registry.instances(tables, figure)\n"
+        "(name, title, own), *_ = instances(tables, figure)\n"
         "print(figure.chart(own, ()).to_dict()['$schema'], figure.caption(own))\n"
     )
     command = [sys.executable, "-c", draw]

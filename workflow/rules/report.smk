@@ -2,6 +2,8 @@
 
 from collateral.analysis.tables.schema import INFERRED, MEASURED, READ, TABLES
 
+FIGURE_FILES = sorted((PACKAGE / "report/figures").glob("[a-z]*.py"))
+
 
 rule gather:
     input:
@@ -76,7 +78,7 @@ rule report:
         **asks("report"),
     params:
         settings=STUDY.settings,
-        code=code("report.py"),
+        code=code("report.py", *(f"collateral.report.figures.{path.stem}" for path in FIGURE_FILES)),
         look=[sha256_file(PACKAGE / name) for name in ("report/pages/page.css", "report/pages/page.js")],
     message:
         "Draw the report: {output.page}"

@@ -9,8 +9,9 @@ from typing import Any
 import polars as pl
 from altair.utils.schemapi import debug_mode
 
-from collateral.report.figures.registry import FIGURES, Figure, instances
-from collateral.report.figures.rows import Tables, all_editors, legible
+from collateral.report.charts.figure import Figure, instances
+from collateral.report.charts.rows import Tables, all_editors, legible
+from collateral.report.figures.registry import FIGURES
 
 Spec = dict[str, Any]
 

@@ -7,12 +7,11 @@ import altair as alt
 import polars as pl
 
 from collateral.analysis.tables.collect import above_chance, is_perplexity
-from collateral.report.chart_style import Panel
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.lines import lines
-from collateral.report.figures.means import most_seeds, of_all_seeds, seed_variance, with_each_seed
-from collateral.report.figures.rows import (
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.lines import lines
+from collateral.report.charts.means import most_seeds, of_all_seeds, seed_variance, with_each_seed
+from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
     checkpoints,
@@ -22,6 +21,7 @@ from collateral.report.figures.rows import (
     no_rows,
     placed,
 )
+from collateral.report.charts.style import Panel
 
 ABILITY_KEYS = ("suite", "ability", "task", "metric")
 DRAWN_UP_TO = 32.0  # times the unedited perplexity: a collapsed model's 10⁴⁰ would hide all the others
@@ -264,5 +264,6 @@ FIGURES = (
         abilities_caption,
         "the evaluation of edited checkpoints on a suite of tasks",
         uses=("comparisons", "collapses"),
+        rank=60,
     ),
 )

@@ -5,8 +5,13 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLUMNS
-from collateral.report.figures import words
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.lines import lines
+from collateral.report.charts.marks import Plot, curves, gathered
+from collateral.report.charts.means import of_all_seeds, with_bars
+from collateral.report.charts.rows import UNEDITED, Tables, checkpoints, editors, named, no_rows
+from collateral.report.charts.style import COLUMNS
 from collateral.report.figures.abilities import (
     ABILITY_KEYS,
     RULES,
@@ -14,11 +19,6 @@ from collateral.report.figures.abilities import (
     ability_points,
     metric_title,
 )
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.lines import lines
-from collateral.report.figures.marks import Plot, curves, gathered
-from collateral.report.figures.means import of_all_seeds, with_bars
-from collateral.report.figures.rows import UNEDITED, Tables, checkpoints, editors, named, no_rows
 
 SAME = ("method", "regularizer", "keep", "editing")
 
@@ -173,6 +173,7 @@ FIGURES = (
         batch_caption,
         "editors that differ in `batch_size` alone, each with a checkpoint after its first batch",
         uses=("comparisons",),
+        rank=160,
     ),
     Figure(
         "batch-sequences",
@@ -184,5 +185,6 @@ FIGURES = (
         sequence_caption,
         "editors that differ in `batch_size` alone, each with several checkpoints",
         uses=("comparisons",),
+        rank=170,
     ),
 )

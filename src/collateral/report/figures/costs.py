@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLUMNS
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.marks import NAMES_WIDTH, Plot, dots, gathered
-from collateral.report.figures.rows import Tables, editors, named, no_rows, placed
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered
+from collateral.report.charts.rows import Tables, editors, named, no_rows, placed
+from collateral.report.charts.style import COLUMNS
 
 MEASURES = {
     "seconds": ("time", "seconds", "~s"),
@@ -119,5 +119,6 @@ FIGURES = (
         costs_chart,
         costs_caption,
         "the benchmarks that the workflow records of its jobs",
+        rank=260,
     ),
 )

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.figures import words
-from collateral.report.figures.abilities import ABILITY_KEYS, RULES, ability_panel, ability_points
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.lines import lines
-from collateral.report.figures.rows import (
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.lines import lines
+from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
     at_common,
@@ -21,6 +20,7 @@ from collateral.report.figures.rows import (
     placed,
     studies,
 )
+from collateral.report.figures.abilities import ABILITY_KEYS, RULES, ability_panel, ability_points
 
 MOST_PANELS = 36  # of one figure: editors by abilities
 
@@ -114,5 +114,6 @@ FIGURES = (
         "an editor in the study that edits facts of two data sets, with abilities evaluated",
         uses=("comparisons",),
         across=True,
+        rank=80,
     ),
 )

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import Panel
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.lines import lines
-from collateral.report.figures.means import most_seeds, of_all_seeds, over_seeds, with_each_seed
-from collateral.report.figures.rows import (
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.lines import lines
+from collateral.report.charts.means import most_seeds, of_all_seeds, over_seeds, with_each_seed
+from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
     checkpoints,
@@ -20,6 +19,7 @@ from collateral.report.figures.rows import (
     no_rows,
     placed,
 )
+from collateral.report.charts.style import Panel
 
 STATISTICS = {
     "kl_next_token": ("KL to the unedited model", "nats, mean over positions", 0.0),
@@ -100,5 +100,6 @@ FIGURES = (
         drift_chart,
         drift_caption,
         "the measurement of drift on a fixed text at edited checkpoints",
+        rank=230,
     ),
 )

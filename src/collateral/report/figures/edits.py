@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import Panel
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.lines import lines
-from collateral.report.figures.means import of_all_seeds, over_probes, with_each_seed
-from collateral.report.figures.rows import (
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.lines import lines
+from collateral.report.charts.means import of_all_seeds, over_probes, with_each_seed
+from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
     checkpoints,
@@ -20,6 +19,7 @@ from collateral.report.figures.rows import (
     no_rows,
     placed,
 )
+from collateral.report.charts.style import Panel
 
 KINDS = ("reliability", "generalization", "locality")
 MEASURES = {
@@ -230,6 +230,7 @@ FIGURES = (
         efficacy_chart,
         efficacy_caption,
         "the probes of edited checkpoints",
+        rank=110,
     ),
     Figure(
         "retention",
@@ -240,5 +241,6 @@ FIGURES = (
         retention_chart,
         retention_caption,
         "probes right after each edit and again at a checkpoint",
+        rank=120,
     ),
 )

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import figure, inline_values
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.rows import Tables, checkpoints, editors, last, named, no_rows, placed
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.rows import Tables, checkpoints, editors, last, named, no_rows, placed
+from collateral.report.charts.style import figure, inline_values
 
 MOST = 2400  # blocks of one chart
 CHECKPOINTS = 4  # of one editor, as the paper's figure has
@@ -138,5 +138,6 @@ FIGURES = (
         heatmaps_chart,
         heatmaps_caption,
         "the comparison of edited weights by block, for an editor that changes them",
+        rank=220,
     ),
 )

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLUMNS
-from collateral.report.figures import words
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered
+from collateral.report.charts.rows import Tables, editors, named, no_rows, placed
+from collateral.report.charts.style import COLUMNS
 from collateral.report.figures.abilities import ABILITY_KEYS
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.marks import NAMES_WIDTH, Plot, dots, gathered
-from collateral.report.figures.rows import Tables, editors, named, no_rows, placed
 
 
 def horizon_points(tables: Tables) -> pl.DataFrame:
@@ -102,5 +102,6 @@ FIGURES = (
         horizons_chart,
         horizons_caption,
         "the estimate of horizons, from abilities at one checkpoint or more",
+        rank=30,
     ),
 )

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLUMNS, Panel, draw, figure
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.rows import UNEDITED, Tables, checkpoints, editors, named, no_rows
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.rows import UNEDITED, Tables, checkpoints, editors, named, no_rows
+from collateral.report.charts.style import COLUMNS, Panel, draw, figure
 
 ABILITIES, EDITS, WEIGHTS = "abilities kept", "edits stated", "weights moved"
 KEY = ["editor", "seed", "edits"]
@@ -178,5 +178,6 @@ FIGURES = (
         caption,
         "the probes of at least one edited checkpoint",
         uses=("normalised", "weights"),
+        rank=10,
     ),
 )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.marks import NAMES_WIDTH, Plot, cells, dots, gathered
-from collateral.report.figures.rows import Tables, named, no_rows
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, cells, dots, gathered
+from collateral.report.charts.rows import Tables, named, no_rows
 
 MEAN = "mean"
 OWN, ALL = "this data set", "all data sets together"
@@ -208,6 +208,7 @@ FIGURES = (
         predictors_chart,
         predictors_caption,
         "abilities and weights at three checkpoints or more",
+        rank=240,
     ),
     Figure(
         "predictors-by-ability",
@@ -218,5 +219,6 @@ FIGURES = (
         by_ability_chart,
         by_ability_caption,
         "abilities and weights at three checkpoints or more",
+        rank=250,
     ),
 )

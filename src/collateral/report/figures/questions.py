@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLUMNS, Panel
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.lines import lines
-from collateral.report.figures.marks import Plot, curves, gathered
-from collateral.report.figures.means import with_bars
-from collateral.report.figures.rows import (
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.lines import lines
+from collateral.report.charts.marks import Plot, curves, gathered
+from collateral.report.charts.means import with_bars
+from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
     at_common,
@@ -21,6 +20,7 @@ from collateral.report.figures.rows import (
     no_rows,
     placed,
 )
+from collateral.report.charts.style import COLUMNS, Panel
 
 
 def question_points(tables: Tables) -> pl.DataFrame:
@@ -198,6 +198,7 @@ FIGURES = (
         questions_caption,
         "data sets that ask in two forms or more, such as true-false and direct, with abilities evaluated",
         across=True,
+        rank=90,
     ),
     Figure(
         "question-perplexity",
@@ -209,5 +210,6 @@ FIGURES = (
         perplexity_caption,
         "data sets that ask in two forms or more, evaluated at a common checkpoint",
         across=True,
+        rank=100,
     ),
 )

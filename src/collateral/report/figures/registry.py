@@ -1,46 +1,19 @@
-"""All figures of the report, in the order of its pages."""
+"""All figures of the report: each file of this folder defines some in its FIGURES, and is found by its name."""
 
-from collateral.report.figures import (
-    abilities,
-    batches,
-    beforeafter,
-    costs,
-    datasets,
-    drift,
-    edits,
-    heatmaps,
-    horizons,
-    overview,
-    predictors,
-    questions,
-    regularizers,
-    retention,
-    success,
-    tradeoffs,
-    verdicts,
-    weights,
-)
-from collateral.report.figures.figure import Figure, instances
+import importlib
+from pathlib import Path
 
-__all__ = ["FIGURES", "Figure", "instances"]
+from collateral.report.charts.figure import Figure
 
-FIGURES: tuple[Figure, ...] = (
-    *overview.FIGURES,
-    *verdicts.FIGURES,
-    *horizons.FIGURES,
-    *tradeoffs.FIGURES,
-    *abilities.FIGURES,
-    *beforeafter.FIGURES,
-    *datasets.FIGURES,
-    *questions.FIGURES,
-    *edits.FIGURES,
-    *retention.FIGURES,
-    *regularizers.FIGURES,
-    *batches.FIGURES,
-    *success.FIGURES,
-    *weights.FIGURES,
-    *heatmaps.FIGURES,
-    *drift.FIGURES,
-    *predictors.FIGURES,
-    *costs.FIGURES,
+_FILES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path != Path(__file__))
+
+FIGURES: tuple[Figure, ...] = tuple(
+    sorted(
+        (
+            figure
+            for name in _FILES
+            for figure in importlib.import_module(f"collateral.report.figures.{name}").FIGURES
+        ),
+        key=lambda figure: (figure.rank, figure.name),
+    )
 )

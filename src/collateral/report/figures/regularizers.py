@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLUMNS
-from collateral.report.figures import words
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.marks import Plot, curves, gathered
+from collateral.report.charts.means import of_all_seeds, over_probes, with_bars
+from collateral.report.charts.rows import UNEDITED, Tables, named, no_rows
+from collateral.report.charts.style import COLUMNS
 from collateral.report.figures.abilities import ABILITY_KEYS, ability_points, metric_title
 from collateral.report.figures.edits import KINDS, measured
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.marks import Plot, curves, gathered
-from collateral.report.figures.means import of_all_seeds, over_probes, with_bars
-from collateral.report.figures.rows import UNEDITED, Tables, named, no_rows
 
 NONE = "none"
 FAMILY = ("method", "batch_size", "editing")
@@ -229,6 +229,7 @@ FIGURES = (
         kept_edits_chart,
         kept_edits_caption,
         "editors that differ in their regulariser alone, with probes right after each edit",
+        rank=140,
     ),
     Figure(
         "kept-abilities",
@@ -240,5 +241,6 @@ FIGURES = (
         kept_abilities_caption,
         "editors that differ in their regulariser alone, with abilities at a common checkpoint",
         uses=("comparisons",),
+        rank=150,
     ),
 )

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.marks import Plot, cells, gathered
-from collateral.report.figures.rows import Tables, editors, named, no_rows, placed
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.marks import Plot, cells, gathered
+from collateral.report.charts.rows import Tables, editors, named, no_rows, placed
 
 STEPS = 8  # checkpoints of a panel at most
 CELL_WIDTH, CELL_HEIGHT = 46, 24
@@ -139,5 +139,6 @@ FIGURES = (
         ages_chart,
         ages_caption,
         "probes of earlier edits at a later checkpoint",
+        rank=130,
     ),
 )

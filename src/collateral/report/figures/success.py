@@ -5,14 +5,12 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import Panel
-from collateral.report.figures import words
-from collateral.report.figures.edits import measured
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.lines import lines
-from collateral.report.figures.marks import NAMES_WIDTH, Plot, dots, gathered
-from collateral.report.figures.means import of_all_seeds, over_probes, over_seeds, with_bars, with_each_seed
-from collateral.report.figures.rows import (
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.lines import lines
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered
+from collateral.report.charts.means import of_all_seeds, over_probes, over_seeds, with_bars, with_each_seed
+from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
     checkpoints,
@@ -22,6 +20,8 @@ from collateral.report.figures.rows import (
     own_last,
     placed,
 )
+from collateral.report.charts.style import Panel
+from collateral.report.figures.edits import measured
 
 NEW, ALL, NORM = "newest edits", "all edits so far", "L1 norm of the weights"
 SAID = {
@@ -217,6 +217,7 @@ FIGURES = (
         success_chart,
         success_caption,
         "probes of edits, and the comparison of edited weights with the unedited ones",
+        rank=180,
     ),
     Figure(
         "final-norms",
@@ -227,5 +228,6 @@ FIGURES = (
         final_chart,
         final_caption,
         "abilities and weights at one checkpoint of an editor",
+        rank=190,
     ),
 )

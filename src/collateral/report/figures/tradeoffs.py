@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLOURS, COLUMNS, INK, PANEL_WIDTH, SHAPES, inline_values
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.lines import MOST, thinned
-from collateral.report.figures.marks import NAMES_WIDTH, Plot, dots, gathered, shade, told_apart
-from collateral.report.figures.rows import Tables, checkpoints, editors, named, no_rows, own_last, placed
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.lines import MOST, thinned
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered, shade, told_apart
+from collateral.report.charts.rows import Tables, checkpoints, editors, named, no_rows, own_last, placed
+from collateral.report.charts.style import COLOURS, COLUMNS, INK, PANEL_WIDTH, SHAPES, inline_values
 
 KINDS = {
     "teacher-forced": "reliability, teacher-forced",
@@ -198,6 +198,7 @@ FIGURES = (
         tradeoffs_chart,
         tradeoffs_caption,
         "checkpoints with both abilities and probes of edits",
+        rank=40,
     ),
     Figure(
         "areas",
@@ -208,5 +209,6 @@ FIGURES = (
         areas_chart,
         areas_caption,
         "checkpoints with both abilities and probes of edits",
+        rank=50,
     ),
 )

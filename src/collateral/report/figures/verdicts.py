@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.figures import words
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.marks import Plot, cells, gathered
-from collateral.report.figures.rows import Tables, editors, named, no_rows, own_last, placed
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.marks import Plot, cells, gathered
+from collateral.report.charts.rows import Tables, editors, named, no_rows, own_last, placed
 
 # Fill and mark of each verdict: words on it have a contrast of at least 4.5; no two share a mark, so that the
 # colour says nothing of its own.
@@ -153,5 +153,6 @@ FIGURES = (
         verdicts_chart,
         verdicts_caption,
         "the paired comparison of edited checkpoints with the unedited model",
+        rank=20,
     ),
 )

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from collateral.report.figures import words
+from collateral.report.charts import words
+from collateral.report.charts.rows import UNEDITED, editors
 from collateral.report.figures.abilities import ABILITY_KEYS
-from collateral.report.figures.rows import UNEDITED, editors
 from collateral.report.pages.tables import escaped, header, text
 from collateral.report.pages.verdicts import Row, Tables, framed
 

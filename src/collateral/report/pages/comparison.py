@@ -12,7 +12,7 @@ from collateral.analysis.tables.collect import KEY
 from collateral.analysis.tables.gather import write_tables
 from collateral.analysis.tables.results_folder import compare_presence, compare_settings, read_results
 from collateral.io.atomic import write_text
-from collateral.report.figures import words
+from collateral.report.charts import words
 from collateral.report.pages.layout import Page, Section, document
 from collateral.report.pages.tables import escaped, rows_table, text
 

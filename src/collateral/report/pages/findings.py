@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from collateral.report.figures import words
+from collateral.report.charts import words
+from collateral.report.charts.rows import legible
 from collateral.report.figures.predictors import predictors_finding
-from collateral.report.figures.rows import legible
 from collateral.report.pages import verdicts as pageverdicts
 
 Tables = Mapping[str, pl.DataFrame]

@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 
 from collateral.errors import CollateralError
-from collateral.report.chart_style import SEED, SPAN
-from collateral.report.figures import words
-from collateral.report.figures.registry import Figure
-from collateral.report.figures.rows import UNEDITED
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.rows import UNEDITED
+from collateral.report.charts.style import SEED, SPAN
 from collateral.report.pages import assets as pageassets
 from collateral.report.pages import tables as pagetables
 from collateral.report.pages.tables import escaped, text

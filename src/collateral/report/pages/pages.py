@@ -5,9 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from collateral.report.figures import rows, words
+from collateral.report.charts import rows, words
+from collateral.report.charts.rows import Tables
 from collateral.report.figures.registry import FIGURES
-from collateral.report.figures.rows import Tables
 from collateral.report.pages import chains as pagechains
 from collateral.report.pages import disk as pagedisk
 from collateral.report.pages import findings as pagefindings

@@ -4,9 +4,9 @@ from typing import Any
 
 import polars as pl
 
-from collateral.report.figures import words
-from collateral.report.figures.papertables import before_and_after, edit_success, single_edits
-from collateral.report.figures.rows import UNEDITED, Tables
+from collateral.report.charts import words
+from collateral.report.charts.paper_tables import before_and_after, edit_success, single_edits
+from collateral.report.charts.rows import UNEDITED, Tables
 from collateral.report.pages.tables import cell, header, missing, table, text
 
 CHANGE = "change of "

@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 
 from collateral.analysis.tables.collect import is_perplexity
-from collateral.report.figures import words
+from collateral.report.charts import words
+from collateral.report.charts.means import of_all_seeds
+from collateral.report.charts.rows import PICTURES, UNEDITED, editors
 from collateral.report.figures.abilities import ABILITY_KEYS, AT_CHANCE, ability_points
 from collateral.report.figures.edits import KINDS, efficacy_points
-from collateral.report.figures.means import of_all_seeds
-from collateral.report.figures.rows import PICTURES, UNEDITED, editors
 from collateral.report.figures.weights import MANHATTAN, adapters, norm_points, share_points
 
 _CONTROLS = str.maketrans({mark: shown for mark, shown in PICTURES.items() if mark not in "\t\n"})

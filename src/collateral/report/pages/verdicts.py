@@ -6,11 +6,11 @@ from typing import Any
 
 import polars as pl
 
-from collateral.report.figures import words
+from collateral.report.charts import words
+from collateral.report.charts.means import of_all_seeds
+from collateral.report.charts.rows import UNEDITED
 from collateral.report.figures.abilities import ABILITY_KEYS
 from collateral.report.figures.edits import efficacy_points
-from collateral.report.figures.means import of_all_seeds
-from collateral.report.figures.rows import UNEDITED
 from collateral.report.pages.tables import escaped, header, missing, text
 
 Tables = Mapping[str, pl.DataFrame]

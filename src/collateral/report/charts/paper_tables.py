@@ -2,10 +2,10 @@
 
 import polars as pl
 
+from collateral.report.charts.means import of_all_seeds, over_probes
+from collateral.report.charts.rows import UNEDITED, Tables, named, own_last
 from collateral.report.figures.abilities import ability_points
 from collateral.report.figures.edits import KINDS, measured
-from collateral.report.figures.means import of_all_seeds, over_probes
-from collateral.report.figures.rows import UNEDITED, Tables, named, own_last
 
 ORIGINAL, CURRENT = "original", "current"
 NAMES = {"reliability": "efficacy", "generalization": "paraphrase", "locality": "specificity"}

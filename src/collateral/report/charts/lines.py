@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLUMNS, Panel, draw, figure
-from collateral.report.figures.means import ALL_SEEDS, with_bars
+from collateral.report.charts.means import ALL_SEEDS, with_bars
+from collateral.report.charts.style import COLUMNS, Panel, draw, figure
 
 SEED = "seed"
 MOST = 4500  # points of one chart: what a page draws and redraws without waiting

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import (
+from collateral.report.charts.style import (
     COLOURS,
     DASHES,
     INK,

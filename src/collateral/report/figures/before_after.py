@@ -5,8 +5,12 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.report.chart_style import COLUMNS
-from collateral.report.figures import words
+from collateral.report.charts import words
+from collateral.report.charts.figure import Figure
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered
+from collateral.report.charts.means import of_all_seeds, with_bars
+from collateral.report.charts.rows import Tables, editors, no_rows, own_last, placed
+from collateral.report.charts.style import COLUMNS
 from collateral.report.figures.abilities import (
     ABILITY_KEYS,
     AT_CHANCE,
@@ -14,10 +18,6 @@ from collateral.report.figures.abilities import (
     drawable,
     metric_title,
 )
-from collateral.report.figures.figure import Figure
-from collateral.report.figures.marks import NAMES_WIDTH, Plot, dots, gathered
-from collateral.report.figures.means import of_all_seeds, with_bars
-from collateral.report.figures.rows import Tables, editors, no_rows, own_last, placed
 
 SHOWN = ("editor", "edits", "value", "lower", "upper", "change", "n", "exact")
 
@@ -110,5 +110,6 @@ FIGURES = (
         change_caption,
         "the evaluation of edited checkpoints on a suite of tasks",
         uses=("comparisons",),
+        rank=70,
     ),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import altair as alt
 import polars as pl
 
-from collateral.report.figures.rows import UNEDITED, Tables, named, of_study, studies
+from collateral.report.charts.rows import UNEDITED, Tables, named, of_study, studies
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Figure:
         maker: what would produce its data, where a study has none.
         uses: names of tables that it uses where they are.
         across: one figure per model over its data sets, in place of one per data set.
+        rank: figures of a page stand in this order; those that state none stand last.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Figure:
     maker: str
     uses: tuple[str, ...] = ()
     across: bool = False
+    rank: int = 1000
 
 
 def instances(tables: Tables, figure: Figure) -> list[tuple[str, str, Tables]]:
