@@ -13,11 +13,12 @@ PIP       := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-
 # The embedded study needs no model hub; other studies may.
 OFFLINE   := HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$(if $(STUDY),0,1)}
 SNAKEMAKE := $(OFFLINE) $(BIN)/snakemake --cores $(CORES) $(if $(GPUS),--resources gpu=$(GPUS)) $(if $(STUDY),--configfile config/studies/$(STUDY).yaml) $(if $(CONFIG),--config $(CONFIG))
+COLLATERAL := $(BIN)/collateral
 NAMED     := $(if $(STUDY),--study $(STUDY)) $(if $(CONFIG),--config $(CONFIG))
 REPORT    := results/report/index.html
 BENCHES   := evaluating editing deltas weighing moments solving planning memory growth
 AXE       := 4.14.1
-CODE      := src tests bench workflow/scripts workflow/plan.py workflow/check_config.py workflow/stage.py workflow/report_now.py workflow/compare.py workflow/verify.py workflow/why.py
+CODE      := src tests bench workflow/scripts
 RULES     := Snakefile workflow/rules
 # package:command, so that what a machine has from elsewhere (a newer node with its own npm) is left as it is
 DEBIAN    := slurm-wlm:slurmctld munge:munged iproute2:ip util-linux:unshare chromium:chromium nodejs:node npm:npm
@@ -38,15 +39,15 @@ system-deps: ## as root on Debian: what the tests of the cluster and the browser
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
 run: $(VENV)/.run   ## install into ./.venv, then run the embedded study (or STUDY=name, CONFIG="mirror=…", GPUS=2) to its report
-	@$(BIN)/python workflow/check_config.py $(NAMED)
+	@$(COLLATERAL) check $(NAMED)
 	@$(SNAKEMAKE) --quiet host reason
 	@echo "Report: $(abspath $(REPORT))"
 
-stage: $(VENV)/.run ## bring all that needs a network, and prove that the rest of the study needs none
-	@$(BIN)/python workflow/stage.py --cores $(CORES) $(NAMED)
+stage: $(VENV)/.run ## download all that needs a network, and prove that the rest of the study needs none
+	@$(COLLATERAL) stage --cores $(CORES) $(NAMED)
 
 plan: $(VENV)/.run  ## what a study costs before it is started: make plan STUDY=laptop CONFIG="mirror=…"
-	@$(BIN)/python workflow/plan.py $(NAMED)
+	@$(COLLATERAL) plan $(NAMED)
 
 test: $(VENV)/.dev $(VENV)/.axe  ## install what tests need, then run them all
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --durations 25
@@ -60,7 +61,7 @@ check: $(VENV)/.dev ## format, lint and types, without changing a file
 	@$(SNAKEMAKE) --lint
 	@echo "check: all good"
 
-fix: $(VENV)/.dev   ## format, and mend what can be mended by machine
+fix: $(VENV)/.dev   ## format, and fix what a machine can fix
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 	@$(BIN)/snakefmt $(RULES)
@@ -72,18 +73,18 @@ bench: $(addprefix bench-,$(BENCHES)) ## all benchmarks, one after another (hour
 $(addprefix bench-,$(BENCHES)): bench-%: $(VENV)/.dev
 	@$(BIN)/python bench/$*.py
 
-why: $(VENV)/.run   ## why a file would be made anew, in words: make why TARGET=results/tables/weights.parquet
-	@$(BIN)/python workflow/why.py $(NAMED) -- $(TARGET)
+why: $(VENV)/.run   ## why a file would be rebuilt: make why TARGET=results/tables/weights.parquet
+	@$(COLLATERAL) why $(NAMED) -- $(TARGET)
 
-verify: $(VENV)/.run ## read every artifact of this folder, and name what is damaged and what to delete
-	@$(BIN)/python workflow/verify.py
+verify: $(VENV)/.run ## read every artifact of this folder; name what is damaged and what to delete
+	@$(COLLATERAL) verify
 
-report: $(VENV)/.run ## draw the report again; of a study that is not finished, from what exists
-	@$(OFFLINE) $(BIN)/python workflow/report_now.py --cores $(CORES) $(NAMED)
+report: $(VENV)/.run ## redraw the report; of an unfinished study, from what exists
+	@$(OFFLINE) $(COLLATERAL) report --cores $(CORES) $(NAMED)
 
 compare: $(VENV)/.run ## two results folders side by side: make compare A=results B=../other/results
 	@test -n "$(A)" && test -n "$(B)" || { echo "name two results folders: make compare A=… B=…"; exit 1; }
-	@$(BIN)/python workflow/compare.py "$(A)" "$(B)"
+	@$(COLLATERAL) compare "$(A)" "$(B)"
 
 clean:    ## delete results, logs and benchmarks; resources/ (downloads) and ./.venv stay
 	rm -rf results logs benchmarks .snakemake

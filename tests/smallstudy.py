@@ -156,8 +156,9 @@ class Project:
         return re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE)
 
     def why(self, *targets: str) -> str:
-        """What `make why` says."""
-        command = [warmjobs.client(), "workflow/why.py", "--configfile", "study.yaml", "--", *targets]
+        """What `collateral why` says."""
+        command = [warmjobs.client(), "-m", "collateral.cli", "why", "--configfile", "study.yaml"]
+        command += ["--", *targets]
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )

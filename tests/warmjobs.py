@@ -39,7 +39,8 @@ LOADED = (
 )
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
-if sys.argv[1:3] != ["-m", "snakemake"] and not "".join(sys.argv[1:2]).endswith(".py"):
+known = sys.argv[1:3] in (["-m", "snakemake"], ["-m", "collateral.cli"])
+if not known and not "".join(sys.argv[1:2]).endswith(".py"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as link:
     link.connect({address!r})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from collateral.study.command_line import read_study, task_folders
+from collateral.study.command_line import find_task_folders, read_study
 from collateral.study.cost.estimate import need_of
 from collateral.study.cost.study_sizes import read_sizes
 from collateral.study.jobs import Job
@@ -279,7 +279,7 @@ def test_a_group_asks_for_the_time_of_all_its_jobs_and_the_memory_of_one(story, 
     """Its jobs run one after another, whatever the number of cores of the node."""
     monkeypatch.chdir(story.project.folder)
     study = read_study(Path(), Path("study.yaml"), [])
-    sizes = read_sizes(study, task_folders(study, Path()))
+    sizes = read_sizes(study, find_task_folders(study, Path()))
     rules = ("edit", "measure_efficacy", "measure_drift")
     jobs = [Job(rule, "", *CELL, start, start + 1) for rule in rules for start in (0, 1)]
     needs = [need_of(job, study, sizes) for job in jobs]

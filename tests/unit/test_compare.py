@@ -164,7 +164,7 @@ def test_the_projects_folder_stands_for_its_results(tmp_path):
 def test_a_folder_that_holds_no_results_is_one_line(tmp_path):
     a = written(tmp_path / "a", study())
     (tmp_path / "b").mkdir()
-    command = [warmjobs.client(), str(ROOT / "workflow/compare.py"), str(a), str(tmp_path / "b")]
+    command = [warmjobs.client(), "-m", "collateral.cli", "compare", str(a), str(tmp_path / "b")]
     environment = {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from collateral.io.yaml import MAX_BYTES, read_yaml
-from collateral.study.command_line import merged, read_study
+from collateral.study.command_line import merge_config, read_study
 from collateral.study.config import load_study
 from refusals import refused
 
@@ -96,7 +96,7 @@ def test_a_hostile_config_is_refused_at_once_in_one_line(tmp_path, text, match):
     path = tmp_path / "study.yaml"
     path.write_text(text)
     began = time.monotonic()
-    refused(match, merged, ROOT, path, [])
+    refused(match, merge_config, ROOT, path, [])
     assert time.monotonic() - began < 10
 
 

@@ -255,7 +255,7 @@ def test_work_that_cannot_be_kept_aside_is_not_lost_and_leaves_no_torn_copy(tmp_
     """Where links cannot be made, as between two disks, the copy may fill the disk."""
     output = tmp_path / "delta.parquet"
     output.write_bytes(NOISE.tobytes())
-    own = kept.claim("edit", [], [output], {})
+    own = kept.make_claim("edit", [], [output], {})
     with mounted(tmp_path / "disk", "size=256k") as disk:
         kept.keep(own, disk / "kept")
         assert left_behind(disk) == []
@@ -270,7 +270,7 @@ def test_work_that_cannot_be_kept_aside_is_not_lost_and_leaves_no_torn_copy(tmp_
 
 def test_work_that_cannot_be_taken_back_for_want_of_room_is_one_line(tmp_path):
     with mounted(tmp_path / "disk", "size=256k") as disk:
-        own = kept.claim("edit", [], [disk / "delta.parquet"], {})
+        own = kept.make_claim("edit", [], [disk / "delta.parquet"], {})
         place = tmp_path / "kept" / own.key
         place.mkdir(parents=True)
         (place / "0").write_bytes(NOISE.tobytes())
@@ -392,7 +392,7 @@ def test_kept_work_of_another_time_is_whole_or_dropped(jump, kept_still, tmp_pat
     output = Path("results/delta")
     output.parent.mkdir()
     output.write_text("delta")
-    own = kept.claim("edit", [], [output], {})
+    own = kept.make_claim("edit", [], [output], {})
     kept.keep(own)
     for path in kept.FOLDER.rglob("*"):
         os.utime(path, (time.time() + jump,) * 2)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from collateral.runtime.job import COMMAND, broke_off
+from collateral.runtime.job import COMMAND, is_unfinished
 
 BODY = """
 import logging, sys
@@ -55,10 +55,10 @@ import sys
 import pytest
 from pathlib import Path
 from collateral.errors import CollateralError
-from collateral.runtime.job import broke_off, job
-from collateral.runtime.job_cache import claim
-with job("job.log", claim=claim("edit", ["in"], ["results/delta"], {{}})):
-    assert broke_off(Path("job.log"))
+from collateral.runtime.job import is_unfinished, job
+from collateral.runtime.job_cache import make_claim
+with job("job.log", claim=make_claim("edit", ["in"], ["results/delta"], {{}})):
+    assert is_unfinished(Path("job.log"))
     Path("results").mkdir(exist_ok=True)
     {body}
 """
@@ -79,7 +79,7 @@ def test_the_log_of_a_job_begins_with_the_command_that_repeats_it_alone(tmp_path
     assert code == 0
     assert lines[0].endswith("INFO begun; alone: snakemake --cores 2 -- results/delta")
     assert lines[-1].endswith("INFO done")
-    assert not broke_off(tmp_path / "job.log")
+    assert not is_unfinished(tmp_path / "job.log")
 
 
 def test_a_job_that_was_finished_before_ends_where_it_begins(tmp_path):
@@ -89,18 +89,18 @@ def test_a_job_that_was_finished_before_ends_where_it_begins(tmp_path):
     assert code == 0
     assert (tmp_path / "results/delta").read_text() == "delta"
     assert "taken back" in lines[1]
-    assert not broke_off(tmp_path / "job.log")
+    assert not is_unfinished(tmp_path / "job.log")
 
 
 def test_a_job_that_failed_and_one_that_never_began_are_told_apart(tmp_path):
     log = tmp_path / "job.log"
-    assert not broke_off(log)
+    assert not is_unfinished(log)
     log.write_text("")
-    assert not broke_off(log)
+    assert not is_unfinished(log)
     code, lines = run_claimed(tmp_path, 'raise CollateralError("layer 9 is outside the model")')
     assert code == 1
     assert lines[-1].endswith("layer 9 is outside the model")
-    assert broke_off(log)
+    assert is_unfinished(log)
 
 
 def test_a_job_takes_a_gpu_and_logs_it(tmp_path, monkeypatch):

@@ -401,7 +401,7 @@ def test_bytes_have_two_digits():
 
 def test_an_unknown_study_is_one_line_with_the_nearest_name():
     done = subprocess.run(
-        [sys.executable, ROOT / "workflow/plan.py", "--study", "controlls"],
+        [sys.executable, "-m", "collateral.cli", "plan", "--study", "controlls"],
         capture_output=True,
         text=True,
         check=False,

@@ -31,11 +31,6 @@ def test_default_profile_overrides_nothing_that_a_cluster_needs():
 
 # Three jobs of a GPU each, under the project's own bounds; a job notes how many it saw beside it.
 TURNS = """
-from pathlib import Path
-from snakemake.exceptions import WorkflowError
-from collateral.errors import CollateralError
-
-
 class TREES:
     save = staticmethod(lambda: None)
 
@@ -45,7 +40,7 @@ CODES = {{}}
 
 class STUDY:
     names = staticmethod(lambda kind: ["model"])
-    cards = staticmethod(lambda model: 1)
+    gpu_count = staticmethod(lambda model: 1)
 
 
 include: "{rules}/running.smk"

@@ -12,9 +12,8 @@ import pytest
 
 from collateral.data.shared_resources import check_source, is_shared, made_from, record
 from collateral.errors import CollateralError
-from collateral.io import locks
 from collateral.io.atomic import read_sealed_json
-from collateral.io.locks import only_one
+from collateral.io.locks import hold_lock
 from collateral.models.download import fetch_model
 from loopback import serving
 from tiny import tiny_network, tiny_tokenizer
@@ -38,8 +37,8 @@ fetch_model(json.loads(sys.argv[1]), Path(sys.argv[2]))
 HOLD = """
 import sys, time
 from pathlib import Path
-from collateral.io.locks import only_one
-with only_one(Path(sys.argv[1])) as waited:
+from collateral.io.locks import hold_lock
+with hold_lock(Path(sys.argv[1])) as waited:
     print(waited, flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -94,7 +93,7 @@ def test_two_processes_that_want_one_file_fetch_it_once(tmp_path):
 
 def test_a_model_that_another_process_has_just_brought_is_kept_as_it_is(tmp_path, source):
     folder = tmp_path / "models/tiny"
-    with only_one(folder):
+    with hold_lock(folder):
         second = started(MODEL, json.dumps({"folder": str(source)}), folder)
         until(second, WAITS)
         assert not folder.exists()
@@ -118,7 +117,7 @@ def test_a_lock_ends_with_its_holder_however_that_ends(tmp_path):
     holder.communicate()
     assert waiting.communicate(timeout=30)[0] in ("True\n", "False\n")
     assert waiting.returncode == 0
-    with only_one(tmp_path / "place") as waited:
+    with hold_lock(tmp_path / "place") as waited:
         assert not waited
 
 
@@ -127,10 +126,10 @@ def test_without_locks_a_warning_says_so_and_the_work_goes_on(tmp_path, monkeypa
     def refused(descriptor, operation):
         raise OSError(code, "No locks")
 
-    monkeypatch.setattr(locks.fcntl, "flock", refused)
-    with caplog.at_level(logging.WARNING, "collateral"), only_one(tmp_path / "place") as waited:
+    monkeypatch.setattr("fcntl.flock", refused)
+    with caplog.at_level(logging.WARNING, "collateral"), hold_lock(tmp_path / "place") as waited:
         assert not waited
-    assert "its file system knows no locks (No locks); let one study alone bring" in caplog.text
+    assert "its file system has no locks (No locks); let one study alone download" in caplog.text
 
 
 def test_a_model_of_the_same_source_is_kept_and_a_damaged_one_is_fetched_again(tmp_path, source, caplog):

@@ -17,7 +17,7 @@ KINDS = tuple(results.gathered(read_study(ROOT, None, [])))
 def test_a_study_that_has_not_begun_has_a_page_that_says_so(tmp_path):
     (tmp_path / "results").mkdir()
     done = subprocess.run(
-        [sys.executable, str(ROOT / "workflow/report_now.py")],
+        [sys.executable, "-m", "collateral.cli", "report"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""},
         capture_output=True,
@@ -32,7 +32,7 @@ def test_a_study_that_has_not_begun_has_a_page_that_says_so(tmp_path):
 
 
 def test_a_wrong_name_of_a_study_is_one_line(tmp_path):
-    command = [sys.executable, str(ROOT / "workflow/report_now.py"), "--study", "labtop"]
+    command = [sys.executable, "-m", "collateral.cli", "report", "--study", "labtop"]
     done = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True
     )

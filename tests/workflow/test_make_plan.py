@@ -14,7 +14,7 @@ EVERYTHING = ["noop", "rome", "rome-mom2", "placebo", "grace", "mend", "mend-rec
 
 def plan(project, *args):
     """What `make plan` prints for the small study."""
-    command = [warmjobs.client(), "workflow/plan.py", "--configfile", "study.yaml", *args]
+    command = [warmjobs.client(), "-m", "collateral.cli", "plan", "--configfile", "study.yaml", *args]
     done = subprocess.run(
         command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False
     )

@@ -12,7 +12,8 @@ import pytest
 import warmjobs
 from collateral.analysis.tables.schema import MEASURED
 from collateral.io.parquet import write_table
-from collateral.study.command_line import read_study, task_folders
+from collateral.runtime.run_lock import hold_run
+from collateral.study.command_line import find_task_folders, read_study
 from collateral.study.jobs import list_outputs, study_jobs
 from smallstudy import Project
 
@@ -22,7 +23,7 @@ PAGE = "results/partial/report/index.html"
 
 
 def report_now(project):
-    command = [warmjobs.client(), "workflow/report_now.py", "--configfile", "study.yaml"]
+    command = [warmjobs.client(), "-m", "collateral.cli", "report", "--configfile", "study.yaml"]
     done = subprocess.run(
         command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False
     )
@@ -69,7 +70,7 @@ def test_costs_and_editors_are_those_of_the_study(finished):
 def test_the_files_of_the_jobs_are_those_that_a_finished_study_has(finished, monkeypatch):
     monkeypatch.chdir(finished.folder)
     study = read_study(finished.folder, finished.folder / "study.yaml", [])
-    jobs = study_jobs(study, task_folders(study, finished.folder), None)
+    jobs = study_jobs(study, find_task_folders(study, finished.folder), None)
     told = {name for job in jobs for name in list_outputs(job) if name.startswith("results/")}
     there = {str(path.relative_to(finished.folder)) for path in finished.folder.glob("results/*ed/**/*.*")}
     there |= {
@@ -137,12 +138,10 @@ def test_items_of_an_older_version_of_a_task_are_left_out(damaged):
     assert "of-old" not in items["task_hash"]
 
 
-def test_a_running_study_has_a_report_although_snakemake_is_locked(copy):
-    locks = copy.folder / ".snakemake/locks"
-    locks.mkdir(exist_ok=True)
-    (locks / "0.input.lock").write_text("")
+def test_a_running_study_has_a_report(copy):
     (copy.folder / "results/tables/abilities.parquet").unlink()
-    report_now(copy)
+    with hold_run(copy.folder):
+        report_now(copy)
     assert "gather 0 of 1" in missing_section((copy.folder / PAGE).read_text())
 
 

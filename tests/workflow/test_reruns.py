@@ -351,12 +351,12 @@ def test_one_stage_alone_is_a_target(copy):
     assert copy.planned("--forcerun", "report", "--", "report") >= REPORT
 
 
-def test_why_says_in_words_what_would_be_made_anew_and_from_what(copy):
+def test_why_names_what_would_be_rebuilt_and_its_causes(copy):
     weights = "results/edited/tiny/embedded/seed-0/rome-rect/edits-0003/weights.parquet"
-    assert copy.why(weights) == f"{weights}: nothing would be made anew\n"
+    assert copy.why(weights) == f"{weights}: nothing would be rebuilt\n"
     raw = (copy.folder / weights).read_bytes()
     (copy.folder / weights).unlink()
-    assert f"not there: {weights}" in copy.why(weights)
+    assert f"missing: {weights}" in copy.why(weights)
     (copy.folder / weights).write_bytes(raw)
     editors = copy.config["editors"]
     editors["rome-rect"]["regularizer"]["keep"] = 20
@@ -366,10 +366,8 @@ def test_why_says_in_words_what_would_be_made_anew_and_from_what(copy):
     )
     begins, follows = copy.why(weights).split("What follows from it:")
     assert "Edit tiny with rome-rect up to 0001 edits" in begins
-    assert "the code that makes it changed: collateral.editing.methods.rome" in begins
+    assert "its code changed: collateral.editing.methods.rome" in begins
     assert "settings changed: regularizer.keep: 40 → 20" in begins
     assert "0003" not in begins
     assert "Weigh rome-rect after 0003 edits" in follows
-    assert (
-        "it builds on what is made anew: results/edited/tiny/embedded/seed-0/rome-rect/edits-0001" in follows
-    )
+    assert "an input is rebuilt: results/edited/tiny/embedded/seed-0/rome-rect/edits-0001" in follows

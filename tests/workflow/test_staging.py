@@ -75,7 +75,7 @@ def started(project, *args):
 
 
 SNAKEMAKE = ("-m", "snakemake", "--cores", "1", "--configfile", "study.yaml")
-STAGE = ("workflow/stage.py", "--configfile", "study.yaml")
+STAGE = ("-m", "collateral.cli", "stage", "--configfile", "study.yaml")
 
 
 def test_without_staging_one_line_says_that_the_network_is_lacking(tmp_path, tiny_folder, text, cut):
@@ -108,7 +108,7 @@ def test_a_staged_study_runs_to_its_report_without_a_network(tmp_path, tiny_fold
     table.unlink()
     done = run(project, *STAGE, "--part", "prove", before=cut)
     assert done.returncode != 0
-    assert "stage: jobs are left that bring something: 1 of load_facts" in done.stderr
+    assert "stage: jobs are left that need the network: 1 of load_facts" in done.stderr
     table.write_bytes(kept)
 
     done = run(project, *SNAKEMAKE, before=cut)

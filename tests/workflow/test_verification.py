@@ -172,7 +172,7 @@ def test_a_sequence_of_other_facts_and_a_report_of_other_tables_are_found(study)
 
 def test_make_verify_names_what_to_delete_and_the_workflow_makes_it_again(copy, finished):
     """Its exit status tells; a run before anything is deleted does not build on a damaged file."""
-    verifying = [sys.executable, str(copy.folder / "workflow/verify.py")]
+    verifying = [sys.executable, "-m", "collateral.cli", "verify"]
     good = subprocess.run(verifying, cwd=copy.folder, capture_output=True, text=True, check=False)
     assert good.returncode == 0, good.stdout + good.stderr
     assert good.stdout.endswith("files, 0 faults\n")

@@ -1,5 +1,6 @@
 # What the rules ask a cluster for, and which jobs share a submission; how much is reckoned in `collateral.study.cost.resources`.
 
+from collateral.runtime.snakemake_internals import group_size, register_group
 from collateral.study.jobs import Job
 from collateral.study.cost.estimate import gpus_of, need_of
 from collateral.study.cost.study_sizes import read_sizes
@@ -59,12 +60,12 @@ def group_of(kind):
     """
 
     def name(wildcards):
-        size = workflow.group_settings.group_components.get(kind)
+        size = group_size(workflow, kind)
         if size is None:
             return None
         before = STUDY.checkpoints(cell(wildcards)).index(number(wildcards))
-        own = "-".join([kind, *map(str, cell(wildcards)), str(before // size)])
-        workflow.parent_groupids[own] = kind
-        return own
+        group = "-".join([kind, *map(str, cell(wildcards)), str(before // size)])
+        register_group(workflow, group, kind)
+        return group
 
     return name

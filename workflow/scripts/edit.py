@@ -5,9 +5,9 @@ from pathlib import Path
 from collateral.runtime.job import job
 from collateral.models.threads import set_threads
 from collateral.pipeline.edit_chain import edit_link, link_files
-from collateral.runtime.job_cache import claim
+from collateral.runtime.job_cache import make_claim
 
-own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+own = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime["device"], own):
     set_threads(snakemake.params.runtime["threads"])
     params, made = snakemake.params, snakemake.output

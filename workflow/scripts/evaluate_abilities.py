@@ -8,9 +8,9 @@ from collateral.evaluation.harness import evaluate, write_not_evaluated, write_r
 from collateral.io.atomic import read_sealed_json
 from collateral.models.language_model import load_model
 from collateral.models.threads import set_threads
-from collateral.runtime.job_cache import claim
+from collateral.runtime.job_cache import make_claim
 
-own = claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+own = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
 with job(snakemake.log[0], snakemake.params.runtime["device"], own):
     set_threads(snakemake.params.runtime["threads"])
     params, given = snakemake.params, snakemake.input

@@ -9,7 +9,7 @@ from typing import Any
 
 from collateral.errors import CollateralError
 from collateral.io.atomic import read_sealed_json, sha256_file, write_json
-from collateral.io.locks import only_one
+from collateral.io.locks import hold_lock
 
 
 def is_shared(path: Path) -> bool:
@@ -81,7 +81,7 @@ def made_from(path: Path, source: Mapping[str, Any]) -> Iterator[None]:
     Raises:
         CollateralError: other studies share it, and it was made from something else.
     """
-    with only_one(path):
+    with hold_lock(path):
         if check_source(path, source):
             record(path).unlink()  # so that no table stands beside another one's record
         yield

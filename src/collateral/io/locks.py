@@ -1,13 +1,13 @@
-"""One process at a time fills a place that several studies share: an advisory lock beside it. Torch-free."""
+"""One process at a time fills a folder or file that several studies share: an advisory lock beside it. Torch-free."""
 
 import errno
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from collateral.io.log_levels import NOTE
 
@@ -18,44 +18,41 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def only_one(place: Path) -> Iterator[bool]:
-    """Yield whether another process held the lock of `place` before; then `place` may be filled by now.
+def hold_lock(path: Path) -> Iterator[bool]:
+    """Yield whether another process held the lock of `path` before; if so, it may have filled `path`.
 
-    The lock is that of the file `.NAME.lock` beside the file or folder, which stays: a lock file that is removed lets
-    two processes each hold one. The system releases it when its holder ends, however that happens. On NFS and on
-    Lustre with the mount option `flock` it holds across machines. Where the file system knows no locks, a warning
-    says so and nobody waits: each file is still written whole, but two processes may fill one folder at a time.
+    The lock file `.NAME.lock` beside the file or folder is never removed. The lock ends with the process that holds
+    it, however that ends. On NFS, and on Lustre with the mount option `flock`, it holds across machines. Where
+    the file system has no locks, a warning says so and nobody waits: each file is still written whole, but two
+    processes may fill one folder at a time.
 
     Raises:
         OSError: the lock file cannot be written.
     """
-    place = Path(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = place.parent / f".{place.name}.lock"
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.parent / f".{path.name}.lock", fallback_to_soft=False)
+    waited = _acquire(lock, path)
     try:
-        yield _acquired(descriptor, place)
+        yield waited
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def _acquired(descriptor: int, place: Path) -> bool:
+def _acquire(lock: FileLock, path: Path) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.acquire(timeout=0)
         return False
-    except BlockingIOError:
+    except Timeout:
         pass
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        log.warning(
-            "%s: its file system knows no locks (%s); let one study alone bring what several share (make stage)",
-            place,
-            error.strerror,
-        )
+        text = "%s: its file system has no locks (%s); let one study alone download what several share (make stage)"
+        log.warning(text, path, error.strerror)
         return False
-    log.log(NOTE, "%s is being filled by another process; waiting for it", place)
-    since = time.monotonic()
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    log.info("%s: waited %.0f s", place, time.monotonic() - since)
+    log.log(NOTE, "%s is being filled by another process; waiting for it", path)
+    start = time.monotonic()
+    lock.acquire()
+    log.info("%s: waited %.0f s", path, time.monotonic() - start)
     return True

@@ -21,6 +21,8 @@ NUMERIC = (
     "numba",
 )
 """Those that can change a number; every artifact says which versions it was made with."""
+DISTRIBUTIONS = {"collateral": "collateral-edits"}
+"""Libraries that are installed under another name than they are imported by."""
 DRAWING = ("altair", "snakemake")
 """Those that the report and the workflow are made with."""
 
@@ -33,7 +35,7 @@ def versions(names: tuple[str, ...] = (*NUMERIC, *DRAWING)) -> dict[str, str]:
 
 def _version(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
+        return importlib.metadata.version(DISTRIBUTIONS.get(name, name))
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
 

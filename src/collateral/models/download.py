@@ -16,7 +16,7 @@ from collateral.data.download.retry import Patience
 from collateral.data.shared_resources import check_source, model_source
 from collateral.errors import CollateralError, unknown_name
 from collateral.io.atomic import read_sealed_json, sha256_file, whole_file
-from collateral.io.locks import only_one
+from collateral.io.locks import hold_lock
 from collateral.io.resource_errors import shortage
 from collateral.models.manifest import verified_manifest, write_manifest
 
@@ -49,7 +49,7 @@ def fetch_model(source: Mapping[str, Any], folder: Path) -> None:
     try:
         if _kept(source, folder):
             return
-        with only_one(folder) as waited:
+        with hold_lock(folder) as waited:
             if waited and _kept(source, folder):
                 return
             _empty(source, folder)

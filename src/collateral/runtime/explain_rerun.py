@@ -1,128 +1,152 @@
-"""Why the workflow would make a file anew, in words, from what Snakemake's dry run says. Torch-free."""
+"""Why the workflow would rebuild a file: from its planned jobs and the ledger of fingerprints. Torch-free."""
 
 import ast
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collateral.io.atomic import write_text
+from collateral.runtime.planned_jobs import PlannedJob
 
 LEDGER = Path(".snakemake/collateral.code.json")
-"""Which code stood behind a fingerprint: fingerprint → definition → beginning of its hash."""
+_SHOWN = 3  # files and definitions of one reason that are named
 
-_JOB = re.compile(r"^Job \d+: (?P<job>.*)\nReason: (?P<reason>.*)$", re.MULTILINE)
-_PARAMS = re.compile(
-    r"Params have changed since last execution: Union of exclusive params before and now across all output: "
-    r"before: (?P<before>.*?) now: (?P<now>.*?) ?$"
-)
-_PLAIN = {
-    "Missing output files": "not there: {}",
-    "Input files updated by another job": "it builds on what is made anew: {}",
-    "Updated input files": "what it builds on has another content: {}",
-    "Set of input files has changed since last execution": "it builds on other files than before",
-    "Software environment definition has changed since last execution": "its environment's definition changed",
-    "Forced execution": "you asked for it",
-}
-_SHOWN = 3  # files of one reason that are named
-_FINGERPRINT = re.compile(r"[0-9a-f]{16}( .*)?", re.DOTALL)
+Ledger = Mapping[str, Mapping[str, str]]
+"""Fingerprint of code → name of a definition → its hash."""
 
 
-def explained(text: str, ledger: Mapping[str, Mapping[str, str]]) -> str:
-    """Return each job that would run with its reasons, those that nothing else causes first.
+def explain_jobs(jobs: Sequence[PlannedJob], ledger: Ledger) -> str:
+    """Return the planned jobs with their reasons, those that nothing else causes first.
 
     Args:
-        text: output of `snakemake --dry-run`.
-        ledger: see `read_ledger`.
+        jobs: of a dry run.
+        ledger: which definitions are behind a fingerprint.
     """
-    found = [(one["job"], list(_reasons(one["reason"], ledger))) for one in _JOB.finditer(text)]
-    first = [one for one in found if not _follows(one[1])]
-    later = [one for one in found if _follows(one[1])]
     lines = []
-    for title, own in (("What begins it:", first), ("What follows from it:", later)):
-        if own:
+    for title, follows in (("What begins it:", False), ("What follows from it:", True)):
+        chosen = [job for job in jobs if bool(job.rebuilt) == follows]
+        if chosen:
             lines.append(title)
-            lines += [f"  {job}\n    {'; '.join(reasons)}" for job, reasons in own]
+            lines += [f"  {job.message}\n    {'; '.join(_find_reasons(job, ledger))}" for job in chosen]
     return "\n".join(lines)
 
 
-def _follows(reasons: list[str]) -> bool:
-    return any(one.startswith("it builds on what is made anew") for one in reasons)
+def _find_reasons(job: PlannedJob, ledger: Ledger) -> list[str]:
+    reasons = list(_compare_parameters(job, ledger))
+    if job.missing:
+        reasons.append(f"missing: {_shorten(job.missing)}")
+    if job.incomplete:
+        reasons.append(f"left incomplete by an interrupted job: {_shorten(job.incomplete)}")
+    if job.changed:
+        reasons.append(f"the content of an input changed: {_shorten(job.changed)}")
+    if job.rebuilt:
+        reasons.append(f"an input is rebuilt: {_shorten(job.rebuilt)}")
+    if job.other_inputs:
+        reasons.append("its inputs are other files than before")
+    if job.other_environment:
+        reasons.append("the definition of its environment changed")
+    if job.forced:
+        reasons.append("the command line asks for it")
+    return reasons or ["it is a target without files"]
 
 
-def _reasons(text: str, ledger: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    params = _PARAMS.search(text)
-    if params:
-        yield from _changes(params["before"], params["now"], ledger)
-        text = text.replace(params[0], "").rstrip("; ")
-    for part in filter(None, text.split("; ")):
-        name, _, about = part.partition(": ")
-        files = about.split(", ")
-        shown = ", ".join(files[:_SHOWN])
-        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-        yield _PLAIN[name].format(shown + more) if name in _PLAIN else part
+def _shorten(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
-def _changes(before: str, now: str, ledger: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield which settings, and which files of code, are others than when the file was made."""
+def _compare_parameters(job: PlannedJob, ledger: Ledger) -> Iterator[str]:
+    """Yield which definitions of code, and which settings, differ from those that made the job's files."""
+    code: list[list[str]] = []
+    settings: list[list[Any]] = []
+    for texts in (job.old, job.new):
+        values = [_evaluate(text) for text in texts]
+        code.append([value for value in values if _find_fingerprint(value, ledger)])
+        settings.append([value for value in values if not _find_fingerprint(value, ledger)])
+    for old, new in zip(*code, strict=False):
+        yield _compare_code(old, new, ledger)
+    changes = [text for old, new in _pair(*settings) for text in _find_differences(old, new, "")]
+    if changes:
+        yield f"settings changed: {', '.join(changes)}"
+
+
+def _evaluate(text: str) -> Any:
     try:
-        old, new = ast.literal_eval(f"[{before}]"), ast.literal_eval(f"[{now}]")
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        yield f"its settings changed: {before} → {now}"
-        return
-    codes = [[one for one in own if _is_fingerprint(one)] for own in (old, new)]
-    for one, other in zip(*codes, strict=False):
-        yield _code(one, other, ledger)
-    old, new = ([one for one in own if not _is_fingerprint(one)] for own in (old, new))
-    told = list(_differences(old[0] if len(old) == 1 else old, new[0] if len(new) == 1 else new, ""))
-    if told:
-        yield f"settings changed: {', '.join(told)}"
+        return text
 
 
-def _is_fingerprint(value: Any) -> bool:
-    return isinstance(value, str) and _FINGERPRINT.fullmatch(value) is not None
+def _find_fingerprint(value: Any, ledger: Ledger) -> str:
+    """Return the fingerprint that a parameter begins with; empty where it has none."""
+    first = value.partition(" ")[0] if isinstance(value, str) else ""
+    return first if first in ledger or _looks_like_fingerprint(first) else ""
 
 
-def _code(before: str, now: str, ledger: Mapping[str, Mapping[str, str]]) -> str:
-    (old, _, texts), (new, _, others) = before.partition(" "), now.partition(" ")
-    if old == new:
-        return f"the tasks' texts or the libraries changed: {texts} → {others}"
-    if old not in ledger or new not in ledger:
-        return "the code that makes it changed"
-    known, own = ledger[old], ledger[new]
-    names = sorted(name for name in known.keys() | own.keys() if known.get(name) != own.get(name))
-    return f"the code that makes it changed: {', '.join(names)}"
+def _looks_like_fingerprint(text: str) -> bool:
+    return len(text) == 16 and set(text) <= set("0123456789abcdef")
 
 
-def _differences(old: Any, new: Any, name: str) -> Iterator[str]:
+def _compare_code(old: str, new: str, ledger: Ledger) -> str:
+    (before, _, old_texts), (after, _, new_texts) = old.partition(" "), new.partition(" ")
+    if before == after:
+        return f"the tasks' texts or the libraries changed: {old_texts} → {new_texts}"
+    if before not in ledger or after not in ledger:
+        return "its code changed"
+    names = ledger[before].keys() | ledger[after].keys()
+    changed = sorted(name for name in names if ledger[before].get(name) != ledger[after].get(name))
+    return f"its code changed: {_shorten(changed)}"
+
+
+def _pair(old: list[Any], new: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield values before and after, those with the most keys in common first; None for no partner."""
+    old, new = list(old), list(new)
+    while old and new:
+        left, right = max(((left, right) for left in old for right in new), key=lambda pair: _overlap(*pair))
+        old.remove(left)
+        new.remove(right)
+        yield left, right
+    yield from ((value, None) for value in old)
+    yield from ((None, value) for value in new)
+
+
+def _overlap(old: Any, new: Any) -> int:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return len(old.keys() & new.keys())
+    return 0 if type(old) is type(new) else -1
+
+
+def _find_differences(old: Any, new: Any, name: str) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key) or (key in old) != (key in new):
-                yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+                yield from _find_differences(
+                    old.get(key), new.get(key), f"{name}.{key}" if name else str(key)
+                )
         return
     yield f"{name}: {old!r} → {new!r}" if name else f"{old!r} → {new!r}"
 
 
 def read_ledger(path: Path) -> dict[str, dict[str, str]]:
-    """Return the code behind known fingerprints; nothing from a file that is missing or damaged."""
+    """Return the definitions behind known fingerprints; nothing from a file that is missing or damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): {str(name): str(own[name]) for name in own} for key, own in found.items()}
+        ledger = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): {str(name): str(row[name]) for name in row} for key, row in ledger.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
 
-def remember(codes: Mapping[str, Mapping[str, str]], path: Path) -> None:
-    """Add the code behind fingerprints to a ledger; a folder that cannot be written costs an explanation only."""
-    known = read_ledger(path)
-    if codes.keys() <= known.keys():
+def extend_ledger(codes: Ledger, path: Path) -> None:
+    """Add the definitions behind fingerprints; a folder that cannot be written costs an explanation only."""
+    ledger = read_ledger(path)
+    if codes.keys() <= ledger.keys():
         return
     try:
-        write_text(path, json.dumps(known | {key: _short(own) for key, own in codes.items()}))
+        write_text(path, json.dumps(ledger | {key: _shorten_hashes(row) for key, row in codes.items()}))
     except OSError:
         return
 
 
-def _short(code: Mapping[str, str]) -> dict[str, str]:
-    return {name: sha256[:12] for name, sha256 in code.items()}
+def _shorten_hashes(definitions: Mapping[str, str]) -> dict[str, str]:
+    return {name: sha256[:12] for name, sha256 in definitions.items()}

@@ -86,7 +86,7 @@ def _handler(stream: TextIO, level: int) -> logging.Handler:
     return handler
 
 
-def broke_off(log_path: Path) -> bool:
-    """Return whether a log says that its job began, and not that it was done."""
+def is_unfinished(log_path: Path) -> bool:
+    """Return whether a log says that its job has begun, and not that it is done."""
     text = log_path.read_text(encoding="utf-8", errors="replace") if log_path.is_file() else ""
     return f" {BEGUN}; " in text.partition("\n")[0] and not text.rstrip().endswith(f" {DONE}")

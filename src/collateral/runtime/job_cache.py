@@ -3,7 +3,8 @@
 Snakemake deletes the outputs of a whole group of jobs when one of them fails, runs all of them again at a retry, and
 records nothing of a job that ends after Snakemake itself was killed. So a job that has finished keeps hard links to
 its outputs beside the results, under a key of everything that decides them; a job with the same key takes them back
-instead of computing. Once the workflow has recorded a job, what was kept for it is dropped. Torch-free.
+instead of computing. When the workflow has recorded a job, it drops what was kept for it (`runtime.job_events`), so
+that what is still kept when a run begins was finished and not recorded. Torch-free.
 """
 
 import functools
@@ -14,8 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,19 +48,19 @@ class Claim:
 
     @functools.cached_property
     def key(self) -> str:
-        """Return a hash of rule, parameters, names of the outputs, and the inputs' contents in their order."""
+        """Return a hash of the outputs' names, and one of rule, parameters, outputs and the inputs' contents."""
         contents = [sha256_file(Path(path)) for path in self.inputs]
         about = [self.rule, list(self.outputs), dict(self.params), contents]
         text = json.dumps(about, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return f"{hash_names(self.outputs)}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def claim(rule: str, inputs: Iterable[Any], outputs: Iterable[Any], params: Mapping[str, Any]) -> Claim:
+def make_claim(rule: str, inputs: Iterable[Any], outputs: Iterable[Any], params: Mapping[str, Any]) -> Claim:
     """Return the claim of a job from what Snakemake tells its script."""
     return Claim(rule, tuple(map(str, inputs)), tuple(map(str, outputs)), dict(params))
 
 
-def take_back(own: Claim, folder: Path = FOLDER) -> bool:
+def take_back(claim: Claim, folder: Path = FOLDER) -> bool:
     """Put a job's kept outputs in place; return False where none are kept, or one of them is damaged.
 
     Raises:
@@ -68,8 +68,8 @@ def take_back(own: Claim, folder: Path = FOLDER) -> bool:
     """
     if not folder.is_dir():
         return False
-    place = folder / own.key
-    about = _about(place)
+    place = folder / claim.key
+    about = _read_about(place)
     if about is None:
         return False
     for number, sha256 in enumerate(about["sha256"]):
@@ -77,7 +77,7 @@ def take_back(own: Claim, folder: Path = FOLDER) -> bool:
             log.warning("%s: what was kept of this job is damaged; it is computed again", place)
             shutil.rmtree(place, ignore_errors=True)
             return False
-    for number, name in enumerate(own.outputs):
+    for number, name in enumerate(claim.outputs):
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -88,17 +88,18 @@ def take_back(own: Claim, folder: Path = FOLDER) -> bool:
     return True
 
 
-def keep(own: Claim, folder: Path = FOLDER) -> None:
+def keep(claim: Claim, folder: Path = FOLDER) -> None:
     """Keep the outputs of a finished job; a disk that is full, or has no links, loses the job nothing."""
     partial = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-        for number, name in enumerate(own.outputs):
+        for number, name in enumerate(claim.outputs):
             _link(Path(name), partial / str(number))
-        about = {"outputs": list(own.outputs), "sha256": [sha256_file(Path(name)) for name in own.outputs]}
+        sums = [sha256_file(Path(name)) for name in claim.outputs]
+        about = {"outputs": list(claim.outputs), "sha256": sums}
         (partial / "about.json").write_text(json.dumps(about), encoding="utf-8")
-        place = folder / own.key
+        place = folder / claim.key
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
     except OSError as error:
@@ -107,60 +108,57 @@ def keep(own: Claim, folder: Path = FOLDER) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def drop(workdir: Path = Path()) -> None:
-    """Drop what was kept of jobs whose outputs are in place, at the end of a run, which has recorded all of them."""
-    for place, outputs in _kept(workdir):
+def drop_recorded(recorded: Container[str], workdir: Path = Path()) -> None:
+    """Drop what was kept of jobs that the workflow has recorded; they are named by `hash_names` of their outputs."""
+    for place in (workdir / FOLDER).glob("*-*"):
+        if place.name.partition("-")[0] in recorded:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def drop_finished(workdir: Path = Path()) -> None:
+    """Drop what was kept of jobs whose outputs exist, at the end of a run, which has recorded all of them."""
+    for place, outputs in _list_kept(workdir):
         if all(path.is_file() for path in outputs):
             shutil.rmtree(place, ignore_errors=True)
 
 
-def displace(workdir: Path = Path()) -> list[str]:
-    """Take the outputs of finished jobs that a killed run has not recorded from their places, and return their names.
+def displace_outputs(workdir: Path = Path()) -> list[str]:
+    """Remove the outputs of finished jobs that a killed run has not recorded, and return their names; they stay kept.
 
     To Snakemake they would look finished under whatever settings it has now. So their jobs start again, and take back
     what was kept if it still is what they would make. To be called when no job is running.
     """
     displaced: list[str] = []
-    for place, outputs in _kept(workdir):
-        if not all(path.is_file() for path in outputs):
-            continue
-        kept = (place / "about.json").stat().st_mtime
-        names = [path.relative_to(workdir).as_posix() for path in outputs]
-        if all(_recorded(workdir, name) >= kept for name in names):
-            shutil.rmtree(place, ignore_errors=True)
-            continue
-        for path in outputs:
-            path.unlink()
-        displaced += names
+    for _, outputs in _list_kept(workdir):
+        if all(path.is_file() for path in outputs):
+            for path in outputs:
+                path.unlink()
+            displaced += [path.relative_to(workdir).as_posix() for path in outputs]
     return displaced
 
 
-def _kept(workdir: Path) -> Iterator[tuple[Path, list[Path]]]:
+def hash_names(outputs: Iterable[str]) -> str:
+    """Return what names a job among the kept ones: a hash of its outputs' names."""
+    return hashlib.sha256("\n".join(sorted(outputs)).encode()).hexdigest()[:16]
+
+
+def _list_kept(workdir: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield each folder of kept work and its outputs' places; what is torn or forgotten is dropped."""
     for place in sorted((workdir / FOLDER).glob("*")):
-        about = _about(place)
+        about = _read_about(place)
         if about is None or time.time() - place.stat().st_mtime > FORGOTTEN:
             shutil.rmtree(place, ignore_errors=True)
         else:
             yield place, [workdir / name for name in about["outputs"]]
 
 
-def _about(place: Path) -> dict[str, Any] | None:
+def _read_about(place: Path) -> dict[str, Any] | None:
     """Return what a folder keeps; None where it holds nothing whole."""
     try:
         about: dict[str, Any] = read_json(place / "about.json")
     except CollateralError:
         return None
     return about if place.is_dir() and not place.name.startswith(".") else None
-
-
-def _recorded(workdir: Path, output: str) -> float:
-    """Return when Snakemake recorded an output; 0 where it has not."""
-    width = 254  # of a file's name; Snakemake makes folders of a longer one
-    text = urlsafe_b64encode(output.encode()).decode()
-    parts = [text[start : start + width] for start in range(0, len(text), width)]
-    record = workdir.joinpath(".snakemake/metadata", *(f"@{part}" for part in parts[:-1]), parts[-1])
-    return record.stat().st_mtime if record.is_file() else 0.0
 
 
 def _link(source: Path, target: Path) -> None:

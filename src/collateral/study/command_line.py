@@ -1,12 +1,12 @@
-"""A study by its name or file → its checked settings, as Snakemake would lay them over the default. Torch-free."""
+"""A study by its name or file → its checked settings, merged as Snakemake merges them. Torch-free."""
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from snakemake.utils import update_config
 
 from collateral.errors import CollateralError, unknown_name
 from collateral.io.yaml import read_yaml
@@ -14,45 +14,102 @@ from collateral.study import paths as places
 from collateral.study.config import load_study
 from collateral.study.design import Study
 
+SCHEMA = "workflow/schemas/config.schema.yaml"
 
-def read_study(project: Path, own: Path | None, pairs: list[str]) -> Study:
+
+@dataclass(frozen=True)
+class NamedStudy:
+    """A study as a command line names it.
+
+    Attributes:
+        project: the folder with Snakefile, workflow/ and config/.
+        file: the study's file; None is the default study.
+        values: KEY=VALUE, as for Snakemake's `--config`.
+        study: its checked settings.
+    """
+
+    project: Path
+    file: Path | None
+    values: list[str]
+    study: Study
+
+    @property
+    def task_folders(self) -> dict[str, list[Path]]:
+        """Return suite → its folders with task files."""
+        return find_task_folders(self.study, self.project)
+
+    @property
+    def mirror(self) -> Path | None:
+        """Return the mirror of the downloads, if the study has one."""
+        return find_mirror(self.study, self.project)
+
+    @property
+    def arguments(self) -> list[str]:
+        """Return the options by which Snakemake knows the study."""
+        file = ["--configfile", str(self.file)] if self.file else []
+        return [*file, *(["--config", *self.values] if self.values else [])]
+
+    def snakemake(self, *options: str) -> list[str]:
+        """Return a Snakemake command for the study; more options, or `--` and targets, may follow."""
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.project / "Snakefile")]
+        return [*command, *options, *self.arguments]
+
+
+def find_project() -> Path:
+    """Return the project's folder: the working directory, else the clone that this package is installed from.
+
+    Raises:
+        CollateralError: neither has a Snakefile and the config's schema.
+    """
+    clone = Path(__file__).parents[3]
+    for folder in (Path(), clone):
+        if (folder / "Snakefile").is_file() and (folder / SCHEMA).is_file():
+            return folder.resolve()
+    raise CollateralError(
+        f"{Path().resolve()}: no Snakefile of Collateral here, nor in {clone}; run this in a clone of the project, "
+        "or install the package from one: pip install --editable CLONE"
+    )
+
+
+def read_study(project: Path, file: Path | None, values: list[str]) -> Study:
     """Return the study of a file and of single values, checked.
 
     Args:
         project: the folder with config/ and workflow/.
-        own: the study's file; None is the default study.
-        pairs: KEY=VALUE, as for Snakemake's `--config`.
+        file: the study's file; None is the default study.
+        values: KEY=VALUE, as for Snakemake's `--config`.
 
     Raises:
-        CollateralError: the file is lacking, or the settings are wrong.
+        CollateralError: the file is missing, or the settings are wrong.
     """
-    return load_study(merged(project, own, pairs), project / "workflow/schemas/config.schema.yaml")
+    return load_study(merge_config(project, file, values), project / SCHEMA)
 
 
-def study_file(project: Path, name: str) -> Path:
+def find_study_file(project: Path, name: str) -> Path:
     """Return the file of a study of the project.
 
     Raises:
-        CollateralError: there is none; the message has the nearest.
+        CollateralError: there is none; the message has the nearest name.
     """
     path = project / f"config/studies/{name}.yaml"
     if not path.is_file():
-        raise unknown_name("study", name, [one.stem for one in path.parent.glob("*.yaml")])
+        raise unknown_name("study", name, [file.stem for file in path.parent.glob("*.yaml")])
     return path
 
 
-def merged(project: Path, own: Path | None, pairs: list[str]) -> dict[str, Any]:
-    """Return the default config with a study's file and single values laid over it, as Snakemake lays them.
+def merge_config(project: Path, file: Path | None, values: list[str]) -> dict[str, Any]:
+    """Return the default config with a study's file and single values laid over it, as Snakemake does.
 
     The default is config/config.yaml of the working directory, else of the project.
     """
-    defaults = places.located("config/config.yaml", project)
-    config = _config(defaults)
-    if own is not None:
-        if not own.is_file():
-            raise CollateralError(f"{own}: no such file; give --configfile the path of a study's file")
-        update_config(config, _config(own))
-    for pair in pairs:
+    from snakemake.utils import update_config
+
+    config = _read_config(places.located("config/config.yaml", project))
+    if file is not None:
+        if not file.is_file():
+            raise CollateralError(f"{file}: no such file; give --configfile the path of a study's file")
+        update_config(config, _read_config(file))
+    for pair in values:
         key, equals, value = pair.partition("=")
         if not equals:
             raise CollateralError(f"--config {pair}: no value; write KEY=VALUE, such as mirror=../files")
@@ -60,7 +117,7 @@ def merged(project: Path, own: Path | None, pairs: list[str]) -> dict[str, Any]:
     return config
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     """Return a config file's keys. Snakemake would run Python that stands in it; this refuses it."""
     config = read_yaml(path, "a config")
     if not isinstance(config, dict):
@@ -72,48 +129,31 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def task_folders(study: Study, project: Path) -> dict[str, list[Path]]:
+def find_task_folders(study: Study, project: Path) -> dict[str, list[Path]]:
     """Return suite → its folders with task files."""
     suites = study.settings["suites"].items()
     return {name: [places.located(folder, project) for folder in suite["folders"]] for name, suite in suites}
 
 
-def mirror(study: Study, project: Path) -> Path | None:
+def find_mirror(study: Study, project: Path) -> Path | None:
     """Return the mirror of the downloads, if the study has one."""
-    own: str = study.settings["mirror"]
-    return places.located(own, project) if own else None
+    mirror: str = study.settings["mirror"]
+    return places.located(mirror, project) if mirror else None
 
 
-def study_options(parser: argparse.ArgumentParser) -> None:
+def add_study_options(parser: argparse.ArgumentParser) -> None:
     """Add the options by which a command names a study: `--study`, `--configfile`, `--config`."""
     parser.add_argument("--study", default="", help="a name in config/studies; none is the default study")
     parser.add_argument("--configfile", type=Path, help="a study's file elsewhere")
     parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as Snakemake's")
 
 
-def named_study(project: Path, given: argparse.Namespace) -> tuple[Path | None, Study]:
-    """Return the file and the settings of the study that `study_options` name, checked.
+def read_named_study(arguments: argparse.Namespace) -> NamedStudy:
+    """Return the study that the options of `add_study_options` name, checked.
 
     Raises:
-        CollateralError: as `study_file` and `read_study`.
+        CollateralError: as `find_project`, `find_study_file` and `read_study`.
     """
-    own: Path | None = study_file(project, given.study) if given.study else given.configfile
-    return own, read_study(project, own, given.config)
-
-
-def snakemake_command(project: Path, own: Path | None, pairs: list[str], *more: str) -> list[str]:
-    """Return a command of this project's workflow; what follows it are options, and `--` with targets.
-
-    Args:
-        project: the folder with the Snakefile.
-        own: the study's file; None is the default study.
-        pairs: KEY=VALUE, as for Snakemake's `--config`.
-        more: further options.
-    """
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(project / "Snakefile"), *more]
-    return [*command, *snakemake_study(own, pairs)]
-
-
-def snakemake_study(own: Path | None, pairs: list[str]) -> list[str]:
-    """Return the options by which Snakemake knows a study."""
-    return [*(["--configfile", str(own)] if own else []), *(["--config", *pairs] if pairs else [])]
+    project = find_project()
+    file: Path | None = find_study_file(project, arguments.study) if arguments.study else arguments.configfile
+    return NamedStudy(project, file, arguments.config, read_study(project, file, arguments.config))

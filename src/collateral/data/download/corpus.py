@@ -9,7 +9,7 @@ from collateral.data.corpus import documents
 from collateral.data.shared_resources import write_record
 from collateral.errors import CollateralError
 from collateral.io.atomic import whole_file
-from collateral.io.locks import only_one
+from collateral.io.locks import hold_lock
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def bring_text(source: Mapping[str, Any], characters: int, path: Path) -> None:
     Raises:
         CollateralError: the data set cannot be read, or has no text.
     """
-    with only_one(path):
+    with hold_lock(path):
         if path.is_file():
             log.info("%s is there already", path)
             return

@@ -16,7 +16,7 @@ from collateral.data.download.retry import Passing, Patience
 from collateral.data.shared_resources import check_record, write_record
 from collateral.errors import CollateralError, unknown_name
 from collateral.io.atomic import put_in_place, sha256_file, whole_file
-from collateral.io.locks import only_one
+from collateral.io.locks import hold_lock
 from collateral.io.resource_errors import shortage
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def fetch(
     wanted, target = checked_source(source), Path(target)
     try:
         if not _kept(wanted, target):
-            with only_one(target.parent) as waited:
+            with hold_lock(target.parent) as waited:
                 if not (waited and _kept(wanted, target)):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _bring(wanted, target, mirror, max_bytes, patience or Patience())

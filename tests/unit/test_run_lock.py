@@ -6,19 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from collateral.errors import CollateralError
 from collateral.runtime import run_lock as runs
-from collateral.runtime.run_lock import one_run, slurm_jobs, wait_for_orphans
+from collateral.runtime.run_lock import find_run, hold_run, slurm_jobs, wait_for_orphans
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from collateral.runtime.run_lock import one_run
-with one_run(Path(sys.argv[1])):
+from collateral.runtime.run_lock import hold_run
+with hold_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -60,21 +59,21 @@ def test_the_second_run_says_who_is_at_work_and_stops(tmp_path, holder):
     refused = pytest.raises(
         CollateralError, match=rf"another run is at work.*process {holder.pid} .*wait for it"
     )
-    with refused, one_run(tmp_path):
+    with refused, hold_run(tmp_path):
         pytest.fail("two runs in one folder")
     assert holder.poll() is None
 
 
 def test_a_run_that_ended_leaves_nothing_to_clear_up(tmp_path, caplog):
     for _ in range(2):
-        with one_run(tmp_path):
+        with hold_run(tmp_path):
             assert json.loads(record(tmp_path).read_text())["pid"] == os.getpid()
         assert not record(tmp_path).exists()
     assert not caplog.records
 
 
 def test_a_run_that_failed_leaves_nothing_to_clear_up(tmp_path):
-    with pytest.raises(ValueError, match="failed"), one_run(tmp_path):
+    with pytest.raises(ValueError, match="failed"), hold_run(tmp_path):
         raise ValueError("failed")
     assert not record(tmp_path).exists()
 
@@ -83,17 +82,19 @@ def test_the_next_run_clears_up_after_one_that_was_killed(tmp_path, holder, queu
     locks = tmp_path / ".snakemake/locks"
     locks.mkdir()
     (locks / "0.output.lock").write_text("results/a\n")
+    assert find_run(tmp_path).startswith("another run is at work")
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with one_run(tmp_path):
-        assert list(locks.iterdir()) == []
+    assert not find_run(tmp_path)
+    with hold_run(tmp_path):
+        assert not locks.exists()
 
 
 def test_locks_of_a_living_snakemake_without_our_record_are_left_alone(tmp_path):
     locks = tmp_path / ".snakemake/locks"
     locks.mkdir(parents=True)
     (locks / "0.output.lock").write_text("results/a\n")
-    with one_run(tmp_path):
+    with hold_run(tmp_path):
         assert [path.name for path in locks.iterdir()] == ["0.output.lock"]
 
 
@@ -102,17 +103,17 @@ def test_a_run_on_another_machine_is_believed_alive_until_it_is_silent(tmp_path,
     record(tmp_path).parent.mkdir()
     record(tmp_path).write_text(json.dumps({"host": "login-2", "pid": 1, "began": "noon"}))
     refused = pytest.raises(CollateralError, match=r"process 1 on login-2, since noon.*delete .*run\.json")
-    with refused, one_run(tmp_path):
+    with refused, hold_run(tmp_path):
         pytest.fail("two runs in one folder")
     silent = time.time() - runs.SILENCE - 1
     os.utime(record(tmp_path), (silent, silent))
-    with one_run(tmp_path):
+    with hold_run(tmp_path):
         pass
 
 
 def test_a_living_run_gives_signs_of_life(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "BEAT", 0.01)
-    with one_run(tmp_path):
+    with hold_run(tmp_path):
         os.utime(record(tmp_path), (0, 0))
         end = time.monotonic() + 10
         while record(tmp_path).stat().st_mtime == 0 and time.monotonic() < end:
@@ -123,7 +124,7 @@ def test_a_living_run_gives_signs_of_life(tmp_path, monkeypatch):
 def test_a_torn_record_counts_as_a_killed_run(tmp_path, queue):
     record(tmp_path).parent.mkdir()
     record(tmp_path).write_text('{"host": "lo')
-    with one_run(tmp_path):
+    with hold_run(tmp_path):
         pass
 
 
@@ -162,45 +163,3 @@ def test_orphans_that_wait_are_cancelled_and_those_that_run_are_waited_for(
 def test_a_slurm_that_does_not_answer_stops_nothing(tmp_path, queue, monkeypatch):
     (tmp_path / "bin/squeue").write_text("#!/bin/sh\necho down >&2\nexit 1\n")
     wait_for_orphans(tmp_path)
-
-
-class RefusedError(Exception):
-    """In the place of Snakemake's own."""
-
-
-def wrapped(tmp_path, said, begins=True):
-    def execute(**given):
-        said.append("run")
-        if given["executor_plugin"].fails:
-            raise ValueError("a job failed")
-        return "done"
-
-    def ends():
-        said.append("end")
-
-    return runs.only_run(execute, tmp_path, lambda executor: begins, ends, RefusedError)
-
-
-def plugin(fails=False):
-    return SimpleNamespace(common_settings=SimpleNamespace(local_exec=True), fails=fails)
-
-
-def test_the_last_word_is_said_however_a_run_ends(tmp_path):
-    said = []
-    assert wrapped(tmp_path, said)(executor_plugin=plugin()) == "done"
-    with pytest.raises(ValueError, match="a job failed"):
-        wrapped(tmp_path, said)(executor_plugin=plugin(fails=True))
-    assert said == ["run", "end"] * 2
-
-
-def test_a_dry_run_needs_no_folder_for_itself(tmp_path, holder):
-    said = []
-    assert wrapped(tmp_path, said, begins=False)(executor_plugin=plugin()) == "done"
-    assert said == ["run"]
-
-
-def test_a_refused_run_ends_in_one_line_of_snakemakes_own(tmp_path, holder):
-    said = []
-    with pytest.raises(RefusedError, match="another run is at work in this folder"):
-        wrapped(tmp_path, said)(executor_plugin=plugin())
-    assert "run" not in said
