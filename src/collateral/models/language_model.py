@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from collateral.errors import CollateralError, unknown_name
 from collateral.io.atomic import read_json
 from collateral.models.architecture import Architecture, family_names, load_family
-from collateral.models.device_map import ALL, spread_over_cards
+from collateral.models.device_map import ALL, spread_over_gpus
 from collateral.models.manifest import DTYPES, described_source, verified_manifest
 from collateral.models.memory import give_back
 
@@ -40,7 +40,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where tokens enter, and log-probabilities are read; the weights too, unless they are spread over cards."""
+        """Where tokens enter, and log-probabilities are read; the weights too, unless they are spread over GPUs."""
         return self.network.device
 
     def module(self, path: str) -> nn.Module:
@@ -129,10 +129,10 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
     Args:
         folder: the model's.
         dtype: of the weights.
-        device: cpu, cuda, cuda:N, or cuda:all, which spreads whole layers over the cards that the process sees.
+        device: cpu, cuda, cuda:N, or cuda:all, which spreads whole layers over the GPUs that the process sees.
 
     Raises:
-        CollateralError: a file does not match the manifest, the dtype or the family is unknown, or the cards are too
+        CollateralError: a file does not match the manifest, the dtype or the family is unknown, or the GPUs are too
             small.
     """
     if dtype not in DTYPES:
@@ -141,7 +141,7 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
     _check_code(folder)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers_logging.disable_progress_bar()
-    spread = spread_over_cards(folder, DTYPES[dtype]) if device == ALL else None
+    spread = spread_over_gpus(folder, DTYPES[dtype]) if device == ALL else None
     network = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=DTYPES[dtype],

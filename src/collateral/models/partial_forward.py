@@ -190,7 +190,7 @@ class ResumedRows:
         )
         if self.hidden is not None:
             self.hidden = self.hidden[index.to(self.hidden.device), : max(self._widths)]
-        self._prefix = {  # each layer's lie on its own card
+        self._prefix = {  # each layer's lie on its own GPU
             number: (keys[index.to(keys.device)], values[index.to(values.device)])
             for number, (keys, values) in self._prefix.items()
         }
@@ -214,7 +214,7 @@ def log_probabilities(
 ) -> Float[Tensor, "reads vocabulary"]:
     """Return log p(next token) where it is read, and nowhere else: the vocabulary projection is expensive.
 
-    It lies on the model's `device`, whichever card the last layer is on.
+    It lies on the model's `device`, whichever GPU holds the last layer.
     """
     head: nn.Module = model.network.get_output_embeddings()
     logits: Tensor = head(final[row.to(final.device), column.to(final.device)])

@@ -1,7 +1,7 @@
-"""Cards that are not there: tensors in main memory that say they lie on a card, and operations that mind it.
+"""GPUs that are not there: tensors in main memory that say they lie on a GPU, and operations that mind it.
 
 Every call of torch's Python interface is seen. What it returns lies where its arguments do, or where it was told
-to go; a call with arguments on different cards, or on a card and in main memory, is refused as CUDA refuses it.
+to go; a call with arguments on different GPUs, or on a GPU and in main memory, is refused as CUDA refuses it.
 The numbers are the processor's. What this cannot show: kernels, streams, memory, and transfers within C++.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import modeling_utils
 
-from collateral.models import device_map as cards
+from collateral.models import device_map
 
 CPU = torch.device("cpu")
 _DEVICE, _IS_CUDA = torch.Tensor.device.__get__, torch.Tensor.is_cuda.__get__
@@ -25,7 +25,7 @@ _INDEXED = {"__getitem__", "__setitem__"}
 
 def place_of(tensor: Tensor) -> torch.device:
     """Return where a tensor says that it lies."""
-    return getattr(tensor, "card", CPU)
+    return getattr(tensor, "gpu", CPU)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -40,16 +40,16 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _lying(value: Any, place: torch.device) -> Any:
     for one in _tensors(value):
-        one.card = place
+        one.gpu = place
     return value
 
 
 def _device(value: Any) -> torch.device:
-    """Return a device by number, as a machine with cards understands it, or by name."""
+    """Return a device by number, as a machine with GPUs understands it, or by name."""
     return torch.device("cuda", value) if isinstance(value, int) else torch.device(value)
 
 
-class VirtualCards(TorchFunctionMode):
+class VirtualGpus(TorchFunctionMode):
     """Within, tensors have places, and operations mind them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -71,7 +71,7 @@ class VirtualCards(TorchFunctionMode):
             inputs = args[1] if isinstance(args[1], list | tuple) else [args[1]]
             return tuple(_lying(one, place_of(to)) for one, to in zip(found, inputs, strict=True))
         if func is torch.Tensor.numpy and place_of(args[0]) != CPU:
-            raise TypeError("can't convert a tensor on a card to numpy")
+            raise TypeError("can't convert a tensor on a GPU to numpy")
         wanted = kwargs.pop("device", None)
         if func in (torch.Tensor.copy_, torch._has_compatible_shallow_copy_type) or func == _GRAD:
             place = place_of(args[0])
@@ -123,8 +123,8 @@ class VirtualCards(TorchFunctionMode):
         return _lying(moved.clone() if moved is tensor else moved, place)
 
 
-def put_on_cards(network: Any, places: dict[str, int]) -> Any:
-    """Return a network that accelerate has dispatched over virtual cards; call it within `VirtualCards`."""
+def put_on_gpus(network: Any, places: dict[str, int]) -> Any:
+    """Return a network that accelerate has dispatched over virtual GPUs; call it within `VirtualGpus`."""
     marked(network, places)
     if len(set(places.values())) > 1:
         dispatch_model(network, places, skip_keys=network._skip_keys_device_placement)
@@ -136,18 +136,18 @@ def marked(network: Any, places: dict[str, int]) -> Any:
     for parts in (network.named_parameters(), network.named_buffers()):
         for name, tensor in parts:
             found = [module for module in places if f"{name}.".startswith(f"{module}." if module else "")]
-            tensor.card = torch.device("cuda", places[max(found, key=len)])
+            tensor.gpu = torch.device("cuda", places[max(found, key=len)])
     return network
 
 
 def let_models_load(monkeypatch: pytest.MonkeyPatch, free: list[int]) -> None:
-    """Let `load_model` find virtual cards with so much free memory, and transformers load onto them."""
+    """Let `load_model` find virtual GPUs with so much free memory, and transformers load onto them."""
     dispatch = modeling_utils.accelerate_dispatch
 
     def dispatched(network: Any, quantizer: Any, places: dict[str, int], *rest: Any) -> None:
         dispatch(marked(network, places), quantizer, places, *rest)
 
-    monkeypatch.setattr(cards, "free_memory", lambda: free)
+    monkeypatch.setattr(device_map, "measure_free_memory", lambda: free)
     monkeypatch.setattr(modeling_utils, "accelerate_dispatch", dispatched)
     monkeypatch.setattr(modeling_utils, "caching_allocator_warmup", lambda *_: None)  # it asks the driver
     monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # the loader's threads would not see the places

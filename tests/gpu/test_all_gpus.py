@@ -1,4 +1,4 @@
-"""A model spread over real cards gives the update of one card; skipped, with its reason, where there are no two."""
+"""A model spread over real GPUs gives the update of one GPU; skipped, with its reason, where there are no two."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_the_number_of_cards_does_not_change_the_update(method, facts, moments, tmp_path):
+def test_the_number_of_gpus_does_not_change_the_update(method, facts, moments, tmp_path):
     """The same kernels on the same numbers, wherever the layers lie."""
     folder = Project(tmp_path, facts).model
     edits = []

@@ -1,4 +1,4 @@
-"""A model spread over cards gives the bits of a model on one card; the cards are virtual, see `virtualcards`."""
+"""A model spread over GPUs gives the bits of a model on one GPU; the GPUs are virtual, see `virtual_gpus`."""
 
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from collateral.editing.train_hypernetwork import Training
 from collateral.evaluation.drift import measure_drift
 from collateral.evaluation.efficacy import known_facts, measure_facts
 from collateral.evaluation.harness import evaluate, item_rows
-from collateral.models.device_map import parts
+from collateral.evaluation.lm.shared_prefix_lm import SharedPrefixLM
+from collateral.models.device_map import iterate_parts
 from collateral.models.language_model import LanguageModel, load_model, wrap
 from collateral.pipeline.edit_chain import LinkFiles, edit_link
 from golden.test_contract import moments as moments  # a fixture
@@ -31,37 +32,37 @@ from golden.test_contract import prepared_for, settings_of
 from tiny import FAMILIES, WORDS, tiny_network, tiny_tokenizer
 from unit.test_adapted import generation_requests
 from unit.test_chain import ROME, Project
-from virtualcards import VirtualCards, let_models_load, put_on_cards
+from virtual_gpus import VirtualGpus, let_models_load, put_on_gpus
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning")
 
 
 @pytest.fixture
-def cards(monkeypatch):
-    """Six cards, of which the largest part of a tiny model fills one."""
+def gpus(monkeypatch):
+    """Six GPUs, of which the largest part of a tiny model fills one."""
     let_models_load(monkeypatch, [100_000] * 6)
-    with VirtualCards():
+    with VirtualGpus():
         yield
 
 
-def one_card(network):
-    """Everything on card 0."""
+def one_gpu(network):
+    """Everything on GPU 0."""
     return {"": 0}
 
 
-def card_each(network):
-    """The embeddings, every layer, the norm and the head on a card of its own: every way is a crossing."""
-    return {name: card for card, (names, _) in enumerate(parts(network)) for name in names}
+def gpu_each(network):
+    """The embeddings, every layer, the norm and the head on a GPU of its own: every way is a crossing."""
+    return {name: gpu for gpu, (names, _) in enumerate(iterate_parts(network)) for name in names}
 
 
 def model_on(family, placed, dtype=torch.float32) -> LanguageModel:
     network = tiny_network(family, dtype)
-    put_on_cards(network, placed(network))
+    put_on_gpus(network, placed(network))
     return wrap(network, tiny_tokenizer(), f"tiny-{family}")
 
 
 def both(family, dtype=torch.float32):
-    return model_on(family, one_card, dtype), model_on(family, card_each, dtype)
+    return model_on(family, one_gpu, dtype), model_on(family, gpu_each, dtype)
 
 
 def method_of(method, **changes):
@@ -86,10 +87,10 @@ VARIANTS = [(name, {}) for name in method_names()] + [
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("method", "changes"), VARIANTS)
-def test_an_edit_has_the_same_bits_on_many_cards_as_on_one(
-    cards, method, changes, family, facts, moments, tmp_path
+def test_an_edit_has_the_same_bits_on_many_gpus_as_on_one(
+    gpus, method, changes, family, facts, moments, tmp_path
 ):
-    """Each update lies on its matrix's card, and the call leaves the model as it was."""
+    """Each update lies on its matrix's GPU, and the call leaves the model as it was."""
     count = 2 if is_flagged(method, "batches") else 1
     edits = []
     for model in both(family):
@@ -108,7 +109,7 @@ def test_an_edit_has_the_same_bits_on_many_cards_as_on_one(
 
 @pytest.mark.parametrize("name", regularizer_names())
 @pytest.mark.parametrize("method", ["memit", "mend", "kn", "d4s", "placebo"])
-def test_a_chain_has_the_same_bits_on_many_cards(cards, method, name, facts, moments, tmp_path):
+def test_a_chain_has_the_same_bits_on_many_gpus(gpus, method, name, facts, moments, tmp_path):
     """Two operations with each regulariser, the state carried, W_0 read where it must be."""
     links = []
     for model in both("llama"):
@@ -131,7 +132,7 @@ def test_a_chain_has_the_same_bits_on_many_cards(cards, method, name, facts, mom
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_probes_contexts_and_moments_have_the_same_numbers(cards, family, dtype, facts):
+def test_probes_contexts_and_moments_have_the_same_numbers(gpus, family, dtype, facts):
     """Teacher-forced scores, free generation, known facts, sampled contexts, second moments of every layer."""
     one, many = both(family, dtype)
     numbered = list(enumerate(facts[:3], start=1))
@@ -145,27 +146,29 @@ def test_probes_contexts_and_moments_have_the_same_numbers(cards, family, dtype,
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj"])
-def test_lm_eval_has_the_same_items(cards, family):
-    """Multiple choice and perplexity, as HFLM scores a network that is on several cards."""
+def test_lm_eval_has_the_same_items(gpus, family):
+    """Multiple choice and perplexity, as HFLM scores a network that is on several GPUs."""
     suite = {"tasks": ["embedded-english", "embedded-summarization"], "batch_size": 4, "limit": 3}
     tables = [item_rows(evaluate(model, suite, [])) for model in both(family)]
     assert len(tables[0]) >= 6
     assert tables[0].equals(tables[1])
 
 
-def test_written_answers_have_the_same_words(cards):
-    """Generation as lm-eval asks for it: left padding, a cache that lies on all cards."""
+def test_written_answers_have_the_same_words(gpus):
+    """Generation as lm-eval does it and as the package does: left padding, a cache that lies on all GPUs."""
     written = [
-        HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=4).generate_until(
-            generation_requests(), disable_tqdm=True
-        )
+        lm.generate_until(generation_requests(), disable_tqdm=True)
         for model in both("llama")
+        for lm in (
+            HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=4),
+            SharedPrefixLM(model, batch_size=4),
+        )
     ]
     assert any(written[0])
-    assert written[0] == written[1]
+    assert written[0] == written[1] == written[2] == written[3]
 
 
-def test_lm_eval_of_an_adapter_has_the_same_items(cards, facts):
+def test_lm_eval_of_an_adapter_has_the_same_items(gpus, facts):
     suite = {"tasks": ["embedded-english"], "batch_size": 4, "limit": 3}
     editor, tables = method_of("grace", site="block", epsilon=50.0), []
     for model in both("llama"):
@@ -175,7 +178,7 @@ def test_lm_eval_of_an_adapter_has_the_same_items(cards, facts):
     assert tables[0].equals(tables[1])
 
 
-def test_a_hypernetwork_learns_the_same(cards, facts, tmp_path):
+def test_a_hypernetwork_learns_the_same(gpus, facts, tmp_path):
     settings = {"layers": [1, 2], "training_facts": 3, "rank": 2, "max_steps": 3, "validate_every": 1}
     for name, model in zip(("one", "many"), both("llama"), strict=True):
         (tmp_path / name).mkdir()
@@ -186,12 +189,12 @@ def test_a_hypernetwork_learns_the_same(cards, facts, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_jobs_on_all_cards_write_the_bytes_of_jobs_on_one(monkeypatch, facts, tmp_path, dtype):
+def test_jobs_on_all_gpus_write_the_bytes_of_jobs_on_one(monkeypatch, facts, tmp_path, dtype):
     """Load, edit, write a delta, rebuild the checkpoint from it and measure drift: the files are equal."""
     project = Project(tmp_path, facts, dtype=dtype)
     found = {}
     let_models_load(monkeypatch, [100_000] * 6)
-    with VirtualCards():
+    with VirtualGpus():
         for device in ("cuda:0", "cuda:all"):
             out = tmp_path / device.replace(":", "-") / "0002"
             files = LinkFiles(
@@ -237,7 +240,7 @@ def test_jobs_on_all_cards_write_the_bytes_of_jobs_on_one(monkeypatch, facts, tm
         assert one.read_bytes() == many.read_bytes(), name
 
 
-def test_a_checkpoint_is_rebuilt_on_many_cards(monkeypatch, facts, tmp_path):
+def test_a_checkpoint_is_rebuilt_on_many_gpus(monkeypatch, facts, tmp_path):
     project = Project(tmp_path, facts)
     recipe = {**ROME, "method": "ft", "settings": {"layer": 3, "num_steps": 2}}
     deltas = [project.link("chain", 0, 1, recipe), project.link("chain", 1, 3, recipe)]
@@ -246,7 +249,7 @@ def test_a_checkpoint_is_rebuilt_on_many_cards(monkeypatch, facts, tmp_path):
     with at_checkpoint(plain, deltas):
         pass
     let_models_load(monkeypatch, [100_000] * 6)
-    with VirtualCards():
+    with VirtualGpus():
         model = load_model(project.model, "float32", "cuda:all")
         unedited = model.matrix(name).clone()
         with at_checkpoint(model, deltas):
@@ -255,9 +258,9 @@ def test_a_checkpoint_is_rebuilt_on_many_cards(monkeypatch, facts, tmp_path):
             assert torch.equal(model.matrix(name).cpu(), plain.matrix(name))
 
 
-def test_virtual_cards_mind_what_cuda_minds():
+def test_virtual_gpus_mind_what_cuda_minds():
     """Otherwise the tests above would prove nothing."""
-    with VirtualCards():
+    with VirtualGpus():
         first, second = (torch.ones(2, 2, device=f"cuda:{i}") for i in (0, 1))
         index, main = torch.tensor([0], device="cuda:1"), torch.ones(2, 2)
         for mixed in (
