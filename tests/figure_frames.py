@@ -12,13 +12,13 @@ PROSE = {"suite": "core", "ability": "language modelling", "task": "prose", "met
 
 
 def comparisons() -> pl.DataFrame:
-    """rome at 5 edits: sentiment 0.60 → 0.48, harm; perplexity × 1.5, harm. rome-rect-40: no harm, cannot tell."""
+    """rome at 5 edits: sentiment 0.60 → 0.48, harm; perplexity × 1.5, harm. rome-rect-40: no harm, inconclusive."""
     cells = (
-        ("rome", 1, SENTIMENT, "difference", 0.60, -0.01, -0.05, 0.03, "cannot tell"),
+        ("rome", 1, SENTIMENT, "difference", 0.60, -0.01, -0.05, 0.03, "inconclusive"),
         ("rome", 5, SENTIMENT, "difference", 0.60, -0.12, -0.18, -0.06, "harm"),
         ("rome", 5, PROSE, "log_ratio", 30.0, 0.405465, 0.3, 0.5, "harm"),
         ("rome-rect-40", 5, SENTIMENT, "difference", 0.60, -0.01, -0.015, 0.01, "no harm"),
-        ("rome-rect-40", 5, PROSE, "log_ratio", 30.0, 0.09531, -0.01, 0.2, "cannot tell"),
+        ("rome-rect-40", 5, PROSE, "log_ratio", 30.0, 0.09531, -0.01, 0.2, "inconclusive"),
     )
     rows = [
         {

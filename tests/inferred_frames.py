@@ -65,13 +65,13 @@ NOT_MEASURED = dict.fromkeys(
 def tables(first: str = "rome", second: str = "rome-rect-40") -> dict[str, pl.DataFrame]:
     """Return the inferred tables: the first editor harms and then collapses, the second does not harm."""
     comparisons = [
-        comparison(first, 1, SENTIMENT, "cannot tell"),
+        comparison(first, 1, SENTIMENT, "inconclusive"),
         comparison(first, 5, SENTIMENT, "harm"),
         comparison(first, 5, YES_NO, "at chance"),
         comparison(first, 5, PROSE, "not evaluated", **NOT_MEASURED),
         comparison(second, 5, SENTIMENT, "no harm", estimate=-0.005, low=-0.012, high=0.002, edited=0.595),
         comparison(second, 5, YES_NO, "at chance"),
-        comparison(second, 5, PROSE, "cannot tell"),
+        comparison(second, 5, PROSE, "inconclusive"),
     ]
     normalised = [
         {

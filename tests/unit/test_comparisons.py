@@ -158,7 +158,7 @@ def test_a_metric_that_is_not_a_sum_over_items_has_an_estimate_and_no_verdict(ca
         own = rows if items else [{**one, "items": []} for one in rows]
         row = compare(*own).row(0, named=True)
         assert row["estimate"] == pytest.approx(0.09 - 0.36)
-        assert (row["p"], row["low"], row["verdict"]) == (None, None, "cannot tell")
+        assert (row["p"], row["low"], row["verdict"]) == (None, None, "inconclusive")
     assert "not a ratio of sums" in caplog.text
 
 

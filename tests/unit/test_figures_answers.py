@@ -93,7 +93,8 @@ def test_verdicts_stand_at_each_editors_last_checkpoint_with_their_words():
     assert row(points, editor="rome-rect-40", task="sst2")["words"] == "= −1.0"
     assert row(points, editor="rome-rect-40", task="prose")["words"] == "? ×1.10"
     assert verdicts.verdicts_caption(TABLES).endswith(
-        "2 of 4 measurable cells show harm, most for rome (2); 1 show no harm beyond the margin and 1 cannot tell."
+        "2 of 4 measurable cells show harm, most for rome (2); 1 show no harm beyond the margin and 1 are "
+        "inconclusive."
     )
 
 

@@ -351,9 +351,9 @@ def test_a_verdict_says_no_more_than_was_shown():
     assert verdict(-0.1, 0.01, 0.9, -1.0, 0.05) == "harm"
     assert verdict(0.1, 0.01, 0.001, -1.0, 0.05) == "no harm"
     assert verdict(-0.01, 0.01, 0.01, -1.0, 0.05) == "no harm"  # shown, and shown to be within the margin
-    assert verdict(0.1, 0.01, 0.9, -1.0, 0.05) == "cannot tell"
+    assert verdict(0.1, 0.01, 0.9, -1.0, 0.05) == "inconclusive"
     assert verdict(0.1, 0.01, 0.9, 1.0, 0.05) == "harm"
-    assert verdict(None, None, None, 1.0, 0.05) == "cannot tell"
+    assert verdict(None, None, None, 1.0, 0.05) == "inconclusive"
 
 
 def test_an_unchanged_model_has_no_effect_on_any_kind_of_score():
@@ -418,7 +418,7 @@ def test_exchanging_before_and_after_turns_the_effect_around(kind, seed, shift):
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 400))
 def test_more_items_that_get_worse_never_speak_against_harm(worse, better, same):
     """With one item more that got worse in place of one that stayed, the verdict does not move towards no harm."""
-    order = {"no harm": 0, "cannot tell": 1, "harm": 2}
+    order = {"no harm": 0, "inconclusive": 1, "harm": 2}
     seen = []
     for more in range(3):
         found = infer(shares(worse + more, better, same + 3 - more), -1.0, 0.02, TERMS)

@@ -38,7 +38,7 @@ def test_each_cell_has_symbol_word_effect_and_interval():
         "○ not evaluated : collapsed at 5",
     ]
     assert table[2][2] == "✓ no harm −0.5 [−1.2, 0.2] detectable: 8.0 points"
-    assert table[2][4] == "? cannot tell ×1.50 [1.40, 1.60] detectable: ×1.10"
+    assert table[2][4] == "? inconclusive ×1.50 [1.40, 1.60] detectable: ×1.10"
 
 
 def test_a_cells_title_tells_the_test_behind_it():
@@ -91,7 +91,7 @@ def test_collapses_and_horizons_are_told():
 def test_findings_answer_who_harms_what_is_rescued_and_what_goes_with_it():
     assert pagefindings.findings(TABLES) == [
         "Harm is shown for 1 of 2 editors: rome (sentiment).",
-        "1 of 3 cells cannot tell: more items would, see the detectable effect in each.",
+        "1 of 3 cells are inconclusive: each shows the effect that its items could detect.",
         "The model collapsed under rome at 5 edits.",
         "Of the regularised rome editors, rome-rect-40 keeps more: mean ability 0.80 against 0.20 for rome after 5 "
         "edits, with 100.0% against 80.0% of the edits stated.",

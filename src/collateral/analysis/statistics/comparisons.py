@@ -61,7 +61,7 @@ def comparisons(metrics: Sequence[Measured], collapses: pl.DataFrame | None, ter
     `edited` their geometric mean over seeds; of bits per byte, that of the perplexities they stand for,
     ln 2 (edited - unedited). p_holm, p_no_harm_holm: adjusted over the family, all measurable cells of one model and
     data set. A metric that is not made of sums over items has an estimate and no interval or p: its verdict is
-    `cannot tell`.
+    `inconclusive`.
 
     Args:
         metrics: of `pairing.measured`.

@@ -16,7 +16,7 @@ from collateral.analysis.statistics.resampling import Paired
 Numbers = npt.NDArray[np.float64]
 
 FEW = 20  # items, below which neither the bootstrap nor sign patterns reach into the tails
-HARM, NO_HARM, CANNOT_TELL = "harm", "no harm", "cannot tell"
+HARM, NO_HARM, INCONCLUSIVE = "harm", "no harm", "inconclusive"
 AT_CHANCE, COLLAPSED, NOT_EVALUATED = "at chance", "collapsed", "not evaluated"
 
 
@@ -201,7 +201,7 @@ def holm(values: Numbers) -> Numbers:
 def verdict(
     estimate: float | None, p: float | None, p_no_harm: float | None, harmful: float, alpha: float
 ) -> str:
-    """Return `harm`, `no harm` or `cannot tell`.
+    """Return `harm`, `no harm` or `inconclusive`.
 
     no harm: an effect as harmful as the margin is excluded, even where a smaller one is shown. harm: an effect is
     shown, it is harmful, and it may reach the margin.
@@ -217,4 +217,4 @@ def verdict(
         return NO_HARM
     if p is not None and estimate is not None and p < alpha and estimate * harmful > 0:
         return HARM
-    return CANNOT_TELL
+    return INCONCLUSIVE

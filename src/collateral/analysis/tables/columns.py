@@ -141,7 +141,7 @@ COLUMNS = {
     "mde": Column(REAL, "minimum detectable effect at the configured power; positive", "the scale's"),
     "worse": Column(WHOLE, "items of 0/1 scores that got worse; null: other scores", "items"),
     "better": Column(WHOLE, "items of 0/1 scores that got better; null: other scores", "items"),
-    "verdict": Column(TEXT, "`harm`, `no harm`, `cannot tell`, `at chance`, `collapsed` or `not evaluated`"),
+    "verdict": Column(TEXT, "`harm`, `no harm`, `inconclusive`, `at chance`, `collapsed` or `not evaluated`"),
     "normalised": Column(
         REAL, "(value - chance) / (unedited - chance); unedited / value for perplexities; 1: nothing lost"
     ),

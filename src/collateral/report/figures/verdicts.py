@@ -16,7 +16,7 @@ from collateral.report.charts.rows import Tables, editors, named, no_rows, own_l
 VERDICTS = {
     "harm": ("#B3400A", "▼"),
     "no harm": ("#00704F", "="),
-    "cannot tell": ("#DDDDDD", "?"),
+    "inconclusive": ("#DDDDDD", "?"),
     "at chance": ("#B9DDF2", "~"),
     "collapsed": ("#2b2b2b", "✕"),
     "not evaluated": ("#ffffff", "–"),
@@ -116,8 +116,8 @@ def verdicts_finding(tables: Tables) -> str:
     counts = dict(points["verdict"].value_counts().iter_rows())
     measurable = points.height - counts.get("at chance", 0) - counts.get("not evaluated", 0)
     harmed = points.filter(pl.col("verdict").is_in(["harm", "collapsed"]))
-    clear, open_ended = counts.get("no harm", 0), counts.get("cannot tell", 0)
-    rest = f"{clear} show no harm beyond the margin and {open_ended} cannot tell."
+    clear, open_ended = counts.get("no harm", 0), counts.get("inconclusive", 0)
+    rest = f"{clear} show no harm beyond the margin and {open_ended} are inconclusive."
     if harmed.is_empty():
         return f"None of {measurable} measurable cells shows harm; {rest}"
     most = harmed["editor"].value_counts(sort=True)
@@ -136,10 +136,9 @@ def verdicts_caption(tables: Tables) -> str:
     return (
         f"What each editor does to each ability at its last checkpoint ({words.spanned(points['edits'].to_list())} "
         f"edits). {sized}▼ harm: worse, after Holm's correction over all measurable cells of this model and data "
-        "set; = no harm: an equivalence test, corrected likewise, excludes a loss beyond the margin; ? cannot "
-        "tell: "
-        "neither; ~ at chance before editing. Intervals, p values and the minimum detectable effect are in the "
-        f"tooltips and the data. {verdicts_finding(tables)}"
+        "set; = no harm: an equivalence test, corrected likewise, excludes a loss beyond the margin; ? "
+        "inconclusive: neither; ~ at chance before editing. Intervals, p values and the minimum detectable effect "
+        f"are in the tooltips and the data. {verdicts_finding(tables)}"
     )
 
 

@@ -33,7 +33,7 @@ def _verdicts(tables: Tables) -> list[str]:
     if comparisons.is_empty():
         return []
     rows = pageverdicts.final(comparisons)
-    measured = rows.filter(pl.col("verdict").is_in(["harm", "no harm", "cannot tell", "collapsed"]))
+    measured = rows.filter(pl.col("verdict").is_in(["harm", "no harm", "inconclusive", "collapsed"]))
     if measured.is_empty():
         return ["No ability could be measured: all are at chance before editing, or not evaluated."]
     harmed: dict[str, list[str]] = defaultdict(list)
@@ -59,10 +59,11 @@ def _verdicts(tables: Tables) -> list[str]:
     if clear:
         names = words.joined([str(editor) for (editor,) in clear])
         said.append(f"For {names}, harm beyond the margin is excluded on every ability that can be measured.")
-    unclear = measured.filter(pl.col("verdict") == "cannot tell").height
+    unclear = measured.filter(pl.col("verdict") == "inconclusive").height
     if unclear:
         said.append(
-            f"{unclear} of {measured.height} cells cannot tell: more items would, see the detectable effect in each."
+            f"{unclear} of {measured.height} cells are inconclusive: each shows the effect that its items could "
+            "detect."
         )
     return said
 

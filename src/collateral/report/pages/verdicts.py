@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 SYMBOLS = {
     "harm": "▼",
     "no harm": "✓",
-    "cannot tell": "?",
+    "inconclusive": "?",
     "at chance": "–",
     "collapsed": "✕",
     "not evaluated": "○",
@@ -203,7 +203,7 @@ def legend(inference: Mapping[str, Any]) -> str:
         "harm": f"worse than the unedited model on the same items: paired test, p ≤ {alpha} after Holm's correction "
         "over all cells of the study",
         "no harm": f"a loss beyond the margin{margins} is excluded at the same level: a claim, not a missing star",
-        "cannot tell": "neither: too few items for an effect of this size; the effect that would be found with "
+        "inconclusive": "neither: too few items for an effect of this size; the effect that would be found with "
         f"{power} power stands below it",
         "at chance": "the unedited model only guesses here, so that nothing can be lost",
         "collapsed": "values are not finite",
