@@ -4,6 +4,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def escape_unprintable(text: str) -> str:
+    """Return a text with line breaks and a terminal's commands escaped: what comes from a file may hold them."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 class CollateralError(Exception):
     """A fault that the user can mend: one line that names the thing, its value, and the remedy.
 
@@ -11,7 +16,7 @@ class CollateralError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__("".join(one if one.isprintable() else ascii(one)[1:-1] for one in message))
+        super().__init__(escape_unprintable(message))
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> CollateralError:

@@ -1,5 +1,8 @@
 """Chains of editors that carry a state, a history against W_0, raw weights or a codebook; and unstable edits."""
 
+import ast
+from pathlib import Path
+
 import polars as pl
 import pytest
 import torch
@@ -214,6 +217,20 @@ def test_batches_are_one_operation_each(project, moments):
     records = pl.read_parquet(delta.parent / "edits.parquet")
     assert records["update_norm"].n_unique() == 2
     assert records["loss"].n_unique() == 6
+
+
+def test_no_reason_in_a_record_is_composed_in_a_raise():
+    """The code fingerprint leaves out what stands in a `raise`, and `reason` is a result."""
+    package = Path(session.__file__).parents[1]
+    calls = [
+        node.exc
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+        if ast.unparse(node.exc.func) == "UnstableEditError"
+    ]
+    assert len(calls) >= 8
+    assert {ast.unparse(call) for call in calls} == {"UnstableEditError(reason)"}
 
 
 @pytest.mark.parametrize("name", ["d4s", "rome-prune"])

@@ -11,7 +11,7 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta, Update
 from collateral.editing.prepare.second_moments import Moment, read_moment
-from collateral.errors import CollateralError
+from collateral.errors import CollateralError, escape_unprintable
 from collateral.models.language_model import LanguageModel
 from collateral.models.spill import Scratch
 
@@ -19,7 +19,16 @@ Learnt = TypeVar("Learnt")
 
 
 class UnstableEditError(CollateralError):
-    """An operation whose update is not finite or too large; the config says whether that stops the sequence."""
+    """An operation whose update is not finite or too large; the config says whether that stops the sequence.
+
+    Attributes:
+        reason: what was measured, and the remedy: the record of the edit holds it. It is a result, so that it is
+            composed before the error is raised: the code fingerprint leaves out what stands in a `raise`.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = escape_unprintable(reason)
 
 
 def unchanged(_: str, update: Update) -> Update:

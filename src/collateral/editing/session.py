@@ -136,7 +136,8 @@ def run_link(
             restore(model, live)
             log.warning("skipped: %s", error)
             records += [
-                {"position": n, "fact": fact, "status": "skipped", "reason": str(error)} for n, fact in group
+                {"position": n, "fact": fact, "status": "skipped", "reason": error.reason}
+                for n, fact in group
             ]
             with attached(recipe.method, model, carried):
                 observe(group)
@@ -216,11 +217,12 @@ def _operation(
     for name, update in delta.updates.items():
         size, whole = norm(update), norm(model.matrix(name))
         if not math.isfinite(size) or size > recipe.limit * whole > 0:
-            raise UnstableEditError(
+            reason = (
                 f"edit {number} (fact '{first.fact_id}'): the norm of the update of {name} is {size:.4g}, that of "
                 f"the matrix {whole:.4g}, the allowed ratio {recipe.limit:g}; the model has collapsed, or this edit "
                 "ruins it: lower the editor's last checkpoint, or set unstable.action: skip"
             )
+            raise UnstableEditError(reason)
     return delta, edit
 
 

@@ -189,7 +189,8 @@ def _outputs(model: LanguageModel, stems: Sequence[Stem], site: nn.Module, facts
 def _check(facts: Sequence[Fact], keys: Tensor, residual: Tensor, layer: int) -> None:
     for i, fact in enumerate(facts):
         if not (torch.isfinite(keys[:, i]).all() and torch.isfinite(residual[:, i]).all()):
-            raise UnstableEditError(
+            reason = (
                 f"fact '{fact.fact_id}': its key or residual at layer {layer} is not finite; the model has "
                 "collapsed: lower the editor's last checkpoint, or raise mom2_update_weight"
             )
+            raise UnstableEditError(reason)

@@ -78,8 +78,7 @@ def insert(
     overlap = torch.dot(pair.key, u)
     v = pair.shift / overlap
     if not torch.isfinite(v).all():
-        raise UnstableEditError(
-            f"fact '{fact.fact_id}': the update is not finite (k·u = {float(overlap)}); {pair.remedy}"
-        )
+        reason = f"fact '{fact.fact_id}': the update is not finite (k·u = {float(overlap)}); {pair.remedy}"
+        raise UnstableEditError(reason)
     delta = Delta({name: Factors(v[:, None], u[:, None])})
     return Edit(delta, dict(state), {**target_record(target), "key_overlap": float(overlap)})

@@ -325,10 +325,11 @@ class _Search:
     def _check(facts: Sequence[Fact], losses: Sequence[float], step: int) -> None:
         for fact, loss in zip(facts, losses, strict=True):
             if not torch.isfinite(torch.tensor(loss)):
-                raise UnstableEditError(
+                reason = (
                     f"fact '{fact.fact_id}': the loss of the value optimisation is {loss} at step {step}; lower "
                     "v_lr, or evaluate an earlier checkpoint: the model may have collapsed"
                 )
+                raise UnstableEditError(reason)
 
     def _target(self, number: int) -> Target:
         rows = slice(number * self._per_fact, (number + 1) * self._per_fact - 1)

@@ -85,10 +85,11 @@ class Ft:
                 loss = batch.loss(*updates)
                 value = float(loss.detach())
                 if not torch.isfinite(loss):
-                    raise UnstableEditError(
+                    reason = (
                         f"fact '{batch.facts[0].fact_id}': the loss of the fine-tuning is {value} at step {step}; "
                         "lower lr, or evaluate an earlier checkpoint: the model may have collapsed"
                     )
+                    raise UnstableEditError(reason)
                 mean += value * len(batch.facts) / len(facts)
                 if value >= STOP_LOSS:
                     self._step(optimizer, loss, updates)

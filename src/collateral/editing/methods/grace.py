@@ -151,10 +151,11 @@ class _EditRun:
             with torch.set_grad_enabled(step < steps):
                 loss = -self._log_p(value).mean()
             if not torch.isfinite(loss):
-                raise UnstableEditError(
+                reason = (
                     f"fact '{fact.fact_id}': the loss of the value is {float(loss.detach())} at step {step}; lower "
                     "edit_lr, or evaluate an earlier checkpoint"
                 )
+                raise UnstableEditError(reason)
             if step < steps:
                 optimizer.zero_grad()
                 loss.backward()

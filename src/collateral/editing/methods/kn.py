@@ -79,10 +79,11 @@ class Kn:
         scores = self.attribution(model, fact)
         most = float(scores.max())
         if not torch.isfinite(scores).all() or most <= 0:
-            raise UnstableEditError(
+            reason = (
                 f"fact '{fact.fact_id}': the largest attribution is {most}, so there is no knowledge neuron; "
                 "evaluate an earlier checkpoint, or set unstable.action: skip: the model may have collapsed"
             )
+            raise UnstableEditError(reason)
         shift = self._shift(model, fact)[:, None]
         chosen = scores > self.adaptive_threshold * most
         updates = {}

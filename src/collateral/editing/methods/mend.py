@@ -102,10 +102,11 @@ class Mend:
             torch.isfinite(each.left).all() and torch.isfinite(each.right).all() for each in updates.values()
         )
         if not finite:
-            raise UnstableEditError(
+            reason = (
                 f"fact '{facts[0].fact_id}': MEND's update is not finite (loss {loss}); evaluate an earlier "
                 "checkpoint: the model may have collapsed"
             )
+            raise UnstableEditError(reason)
         return Edit(Delta(updates), dict(state), {"loss": loss})
 
 
