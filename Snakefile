@@ -49,5 +49,5 @@ rule all:
         rules.gather.output,
         rules.infer.output,
         rules.gather.input,  # also what the report does not read itself: a deleted file is missed
-        results.everywhere(STUDY, "delta.parquet"),
-        results.everywhere(STUDY, "state.safetensors"),
+        results.list_chain_files(STUDY, "delta.parquet"),
+        results.list_chain_files(STUDY, "state.safetensors"),

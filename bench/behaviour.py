@@ -22,7 +22,7 @@ from collateral.editing.session import Numbered, Recipe, run_link
 from collateral.evaluation.efficacy import known_facts, measure_fact
 from collateral.models.download import fetch_model
 from collateral.models.language_model import LanguageModel, load_model
-from collateral.study.paths import layer_set
+from collateral.study.paths import name_layers
 
 ROOT = Path(__file__).parents[1]
 MODEL = "smollm2-135m"
@@ -67,7 +67,7 @@ def prepare(
     tokens: int | None = None,
 ) -> Prepared:
     """Return contexts, and second moments of some layers over so many tokens, which are written into a folder."""
-    path = folder / f"moments-{layer_set(layers)}.safetensors"
+    path = folder / f"moments-{name_layers(layers)}.safetensors"
     if layers and not path.exists():
         moments = measure_moments(model, layers, documents({"python_docs": True}), tokens)
         write_moments(moments, path, model.base_sha256)

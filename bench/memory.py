@@ -32,7 +32,7 @@ from collateral.io.versions import machine
 from collateral.models.language_model import load_model
 from collateral.pipeline import edit_chain as chain
 from collateral.pipeline.edit_chain import LinkFiles, edit_link
-from collateral.study.paths import layer_set
+from collateral.study.paths import name_layers
 
 JOBS = {  # each a method, and settings beside those of config.yaml
     "rome": ("rome", {"v_num_grad_steps": 3}),
@@ -106,7 +106,7 @@ def make_link(folder: Path, job: str, number: int, out: Path) -> None:
             sequence=folder / "sequence.parquet",
             known=None,
             contexts=folder / "contexts.json",
-            moments=folder / f"moments-{layer_set(layers)}.safetensors" if layers else None,
+            moments=folder / f"moments-{name_layers(layers)}.safetensors" if layers else None,
             hypernetwork=None,
             reference=[folder / "reference.parquet"],
             like=(),

@@ -27,7 +27,7 @@ from collateral.editing.registry import (
 )
 from collateral.errors import CollateralError
 from collateral.study.config import key_table, leaves, load_study
-from collateral.study.design import Cell, reference_blocks
+from collateral.study.design import Cell, list_reference_blocks
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -318,7 +318,7 @@ def test_an_editor_may_have_checkpoints_of_its_own():
     ],
 )
 def test_blocks_of_the_reference_hold_all_edits_and_are_those_of_every_study(edits, blocks):
-    assert reference_blocks(edits) == blocks
+    assert list_reference_blocks(edits) == blocks
 
 
 def test_a_placebo_edits_as_its_model_does():

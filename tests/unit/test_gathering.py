@@ -26,7 +26,7 @@ from collateral.study import outputs as results
 from collateral.study.command_line import read_study
 
 ROOT = Path(__file__).parents[2]
-KINDS = tuple(results.gathered(read_study(ROOT, None, [])))
+KINDS = tuple(results.list_results(read_study(ROOT, None, [])))
 COLLAPSING = {"perplexity_ratio": 10, "one_answer": 0.95}
 CHAIN = "results/edited/m/d/seed-0/rome"
 

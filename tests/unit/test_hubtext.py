@@ -11,7 +11,7 @@ from collateral.errors import CollateralError
 from collateral.pipeline.check_staged import HubTasksError, prove_tasks
 from collateral.study import paths as places
 from collateral.study.command_line import read_study
-from collateral.study.staging import hub_text, staged_files
+from collateral.study.staging import find_hub_text, list_staged_files
 
 ROOT = Path(__file__).parents[2]
 ROWS = ["", " = Oaks = \n", "An oak stands here.\n", "", "Two\n\nparagraphs.", "The last of them."]
@@ -56,11 +56,11 @@ def test_a_text_that_cannot_be_had_is_one_line_and_leaves_nothing(source, tmp_pa
 
 
 def test_what_a_study_needs_a_network_for_includes_its_text_and_training_facts():
-    assert hub_text(read_study(ROOT, None, [])) is None
+    assert find_hub_text(read_study(ROOT, None, [])) is None
     study = read_study(ROOT, ROOT / "config/studies/rect.yaml", [])
-    text = hub_text(study)
+    text = find_hub_text(study)
     assert text["characters"] == 8_000_000  # a million tokens
-    found = staged_files(study, [("sst2", "validation"), ("sst2", "validation")])
+    found = list_staged_files(study, [("sst2", "validation"), ("sst2", "validation")])
     assert found == {
         "models": [places.manifest(name) for name in ("gpt2-xl", "llama-7b", "llama-2-7b")],
         "facts": ["resources/datasets/zsre.parquet", "resources/datasets/training/zsre.parquet"],

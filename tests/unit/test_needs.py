@@ -10,7 +10,7 @@ import pytest
 from collateral.study.cost.estimate import LEAST, SNAKEMAKE, estimate_jobs, gpus_of, largest, need_of
 from collateral.study.cost.study_sizes import read_sizes
 from collateral.study.cost.work import Need
-from collateral.study.jobs import Job, study_jobs
+from collateral.study.jobs import Job, list_jobs
 from planned_studies import MODEL, RECORDED, sizes_of, study_of
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def need(job, study):
 
 
 def jobs_of(study):
-    return study_jobs(study, {name: [] for name in study.settings["suites"]}, None)
+    return list_jobs(study, {name: [] for name in study.settings["suites"]}, None)
 
 
 @pytest.mark.parametrize(("job", "seconds", "memory"), RECORDED)

@@ -23,7 +23,7 @@ from collateral.study.cost.model_shape import Shape, read_shape
 from collateral.study.cost.plan_text import format_plan, gpu_notes, sum_hours
 from collateral.study.cost.work import Need
 from collateral.study.job_records import Record, read_records
-from collateral.study.jobs import Job, study_jobs
+from collateral.study.jobs import Job, list_jobs
 from collateral.tasks.token_counts import suite_counts
 from planned_studies import MODEL, RECORDED, sizes_of, study_of
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def plan_of(study, records=None, waiting=None):
-    jobs = study_jobs(study, {name: [] for name in study.settings["suites"]}, None)
+    jobs = list_jobs(study, {name: [] for name in study.settings["suites"]}, None)
     return estimate_jobs(study, jobs, sizes_of(study), records, None, waiting)
 
 
@@ -192,15 +192,15 @@ def test_a_low_rank_update_is_on_the_disk_as_factors_and_mask():
     ],
 )
 def test_a_set_of_layers_has_one_name_that_tells_its_layers(layers, name):
-    assert places.layer_set(layers) == name
-    assert places.layers_of(name) == tuple(sorted(layers))
+    assert places.name_layers(layers) == name
+    assert places.parse_layers(name) == tuple(sorted(layers))
     assert places.moments("m", layers) == f"results/prepared/m/moments-{name}.safetensors"
 
 
 @pytest.mark.parametrize("name", ["", "5", "05-03", "03-to-04", "to-05", "03-to", "03-to-to-05", "rome"])
 def test_what_is_not_the_name_of_a_set_of_layers_is_refused(name):
     with pytest.raises(ValueError):  # noqa: PT011 (int's own words, or ours)
-        places.layers_of(name)
+        places.parse_layers(name)
 
 
 def test_one_pass_for_six_layers_is_reckoned_cheaper_than_six_and_holds_a_sum_a_layer():

@@ -11,7 +11,7 @@ from collateral.study.command_line import read_study
 from collateral.study.jobs import Job, list_outputs
 
 ROOT = Path(__file__).parents[2]
-KINDS = tuple(results.gathered(read_study(ROOT, None, [])))
+KINDS = tuple(results.list_results(read_study(ROOT, None, [])))
 
 
 def test_a_study_that_has_not_begun_has_a_page_that_says_so(tmp_path):

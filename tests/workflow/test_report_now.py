@@ -14,7 +14,7 @@ from collateral.analysis.tables.schema import MEASURED
 from collateral.io.parquet import write_table
 from collateral.runtime.run_lock import hold_run
 from collateral.study.command_line import find_task_folders, read_study
-from collateral.study.jobs import list_outputs, study_jobs
+from collateral.study.jobs import list_jobs, list_outputs
 from smallstudy import Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -70,7 +70,7 @@ def test_costs_and_editors_are_those_of_the_study(finished):
 def test_the_files_of_the_jobs_are_those_that_a_finished_study_has(finished, monkeypatch):
     monkeypatch.chdir(finished.folder)
     study = read_study(finished.folder, finished.folder / "study.yaml", [])
-    jobs = study_jobs(study, find_task_folders(study, finished.folder), None)
+    jobs = list_jobs(study, find_task_folders(study, finished.folder), None)
     told = {name for job in jobs for name in list_outputs(job) if name.startswith("results/")}
     there = {str(path.relative_to(finished.folder)) for path in finished.folder.glob("results/*ed/**/*.*")}
     there |= {

@@ -16,7 +16,7 @@ from collateral.errors import CollateralError
 from collateral.io.atomic import sha256_file
 from collateral.runtime.fingerprint import PACKAGE, find_code, library_versions
 from collateral.study.config import load_study
-from collateral.study.design import Cell, reference_blocks
+from collateral.study.design import Cell, list_reference_blocks
 from collateral.tasks.registry import benchmarks_of, task_fingerprint
 
 # where this file lies, also if another Snakefile takes the workflow as a module
@@ -59,7 +59,7 @@ wildcard_constraints:
 def locate(path):
     """A path of the config: relative to the working directory, else to the project."""
     try:
-        return places.located(path, ROOT)
+        return places.locate(path, ROOT)
     except CollateralError as error:
         raise WorkflowError(str(error))
 
@@ -216,7 +216,7 @@ def recipe(wildcards):
 
 def moments_text():
     """The file of the text that keys and activations are taken from, its own or brought from the hub, if any."""
-    text, brought = STUDY.settings["moments"]["text"], staging.hub_text(STUDY)
+    text, brought = STUDY.settings["moments"]["text"], staging.find_hub_text(STUDY)
     if brought:
         return places.text(brought)
     return str(locate(text["file"])) if "file" in text else []
@@ -236,7 +236,7 @@ def hypernetwork_file(wildcards):
 
 def at(one, edits, name):
     """One file of some checkpoints of a chain."""
-    return results.at(STUDY, one, edits, name)
+    return results.list_checkpoint_files(STUDY, one, edits, name)
 
 
 def earlier(wildcards):
@@ -328,7 +328,7 @@ def likeness(wildcards):
 
 def references(wildcards, start=0):
     """The unedited model's probes of the facts from number `start + 1` to this checkpoint, and of a few more."""
-    blocks = reference_blocks(number(wildcards))
+    blocks = list_reference_blocks(number(wildcards))
     return [places.reference(*order(wildcards), end) for _, end in blocks if end > start]
 
 
@@ -373,7 +373,7 @@ def suite_data(wildcards):
 def staged_files(wildcards):
     """All that a network is needed for."""
     splits = [place for suite in STUDY.names("suites") for place in suite_benchmarks(suite)]
-    return [path for paths in staging.staged_files(STUDY, splits).values() for path in paths]
+    return [path for paths in staging.list_staged_files(STUDY, splits).values() for path in paths]
 
 
 def raw_files(wildcards):

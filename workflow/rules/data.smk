@@ -53,7 +53,7 @@ rule download_text:
     resources:
         **asks("download_text"),
     params:
-        source=staging.hub_text(STUDY),
+        source=staging.find_hub_text(STUDY),
         code=code("download_text.py"),
     message:
         "Bring the text of moments.text from the hub"

@@ -1,4 +1,4 @@
-# What the rules ask a cluster for, and which jobs share a submission; how much is reckoned in `collateral.study.cost.resources`.
+# What the rules ask a cluster for, and which jobs share a submission; `collateral.study.cost.estimate` computes how much.
 
 from collateral.runtime.snakemake_internals import group_size, register_group
 from collateral.study.jobs import Job
@@ -29,13 +29,13 @@ def need(job):
 
 
 def needed(name, wildcards):
-    """What a job needs: more for a larger model or more edits, see `collateral.study.cost.resources`. The name is its rule's."""
+    """What a job needs: more for a larger model or more edits, see `collateral.study.cost.estimate`; `name` is its rule."""
     own = {kind: wildcards.get(kind, "") for kind in ("model", "dataset", "suite")}
     editor = wildcards.get("editor", wildcards.get("learner", ""))
     edits, start = int(wildcards.get("edits", 0)), 0
     if edits:  # of a link of a chain, or of a block of the unedited model's probes
-        start = previous(wildcards) if editor else reference_blocks(edits)[-1][0]
-    layers = places.layers_of(wildcards.layers) if "layers" in wildcards.keys() else ()
+        start = previous(wildcards) if editor else list_reference_blocks(edits)[-1][0]
+    layers = places.parse_layers(wildcards.layers) if "layers" in wildcards.keys() else ()
     return need(Job(name, "", editor=editor, start=start, edits=edits, layers=layers, **own))
 
 

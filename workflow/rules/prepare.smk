@@ -39,7 +39,7 @@ rule measure_moments:
     resources:
         **asks("measure_moments"),
     params:
-        layers=lambda w: list(places.layers_of(w.layers)),
+        layers=lambda w: list(places.parse_layers(w.layers)),
         settings=STUDY.settings["moments"],
         runtime=settled(runtime, "model"),
         code=model_code("measure_moments.py"),
@@ -91,7 +91,7 @@ rule measure_reference:
         last_edit=lambda w: STUDY.last_checkpoint(order(w)),  # checked, but a later checkpoint probes nothing anew
     params:
         block=lambda w: {
-            "start": reference_blocks(number(w))[-1][0],
+            "start": list_reference_blocks(number(w))[-1][0],
             "end": number(w),
             "new_tokens": STUDY.settings["efficacy"]["new_tokens"],
         },

@@ -7,7 +7,7 @@ FIGURE_FILES = sorted((PACKAGE / "report/figures").glob("[a-z]*.py"))
 
 rule gather:
     input:
-        **results.gathered(STUDY),
+        **results.list_results(STUDY),
     output:
         expand(places.table("{table}"), table=MEASURED),
         expand(places.table("{table}", ".csv"), table=MEASURED),
@@ -54,7 +54,7 @@ rule report:
     input:
         tables=expand(places.table("{table}"), table=TABLES),
         models=expand(places.manifest("{model}"), model=STUDY.names("models")),
-        sequences=results.sequences(STUDY),
+        sequences=results.list_sequences(STUDY),
     output:
         page=report(
             places.PAGE,

@@ -30,12 +30,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Draw the report, and print where it is."""
     from collateral.report.progress import LAST, missing, sifted
-    from collateral.study.jobs import study_jobs
+    from collateral.study.jobs import list_jobs
     from collateral.study.outputs import gathered
 
     named = read_named_study(arguments)
     usable = sifted(gathered(named.study))
-    jobs = study_jobs(named.study, named.task_folders, named.mirror)
+    jobs = list_jobs(named.study, named.task_folders, named.mirror)
     rows = missing((job for job in jobs if job.rule not in LAST), usable.broken)
     if not rows and not find_run(Path()):
         return redraw_report(named, arguments.cores)

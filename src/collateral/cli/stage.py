@@ -37,14 +37,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stage the study, and print what was staged and the command that runs it."""
-    from collateral.study.jobs import study_jobs
+    from collateral.study.jobs import list_jobs
 
     named = read_named_study(arguments)
     if arguments.part:
         return run_part(arguments.part, named)
     download_files(named, arguments.cores)
     proof = prove_staged(named)
-    jobs = study_jobs(named.study, named.task_folders, named.mirror)
+    jobs = list_jobs(named.study, named.task_folders, named.mirror)
     command = shlex.join(["snakemake", "--profile", "profiles/slurm", *named.arguments])
     sys.stdout.write(f"Staged: {format_inventory(jobs)}; {proof}. Next: HF_HUB_OFFLINE=1 {command}\n")
     return 0

@@ -12,7 +12,7 @@ from collateral.analysis.tables.schema import TABLES
 from collateral.errors import CollateralError
 from collateral.io.parquet import read_table
 from collateral.study.jobs import Job, list_outputs
-from collateral.study.paths import layer_set
+from collateral.study.paths import name_layers
 
 LAST = ("gather", "infer", "report")  # what is made of all results
 _SHOWN = 6  # places of a rule that are named; the others are counted
@@ -46,7 +46,7 @@ class Sifted:
 
 
 def sifted(expected: Mapping[str, Sequence[str]]) -> Sifted:
-    """Return which of a study's results can be used; `expected` is kind → files, as `results.gathered` gives them.
+    """Return which of a study's results can be used; `expected` is kind → files (`outputs.list_results`).
 
     An evaluation counts only with both its files. Where a task was scored in several versions, the one that was
     written last counts: the others are of before a change and will be made again.
@@ -135,7 +135,7 @@ def _where(left: Sequence[Job], broken: Mapping[str, str]) -> str:
         of = (job.model, job.dataset, f"seed {job.seed}" if job.dataset and job.edits else "", job.editor)
         own = groups.setdefault(" · ".join(name for name in of if name) or job.output, [])
         what = f"{job.edits} edits" if job.edits else job.suite
-        what = f"layers {layer_set(job.layers)}" if job.layers else what
+        what = f"layers {name_layers(job.layers)}" if job.layers else what
         own += [what] if what and what not in own else []
     named = [f"{name}: {', '.join(own)}" if own else name for name, own in groups.items()]
     parts = _shortened(named)

@@ -104,7 +104,7 @@ def merge_config(project: Path, file: Path | None, values: list[str]) -> dict[st
     """
     from snakemake.utils import update_config
 
-    config = _read_config(places.located("config/config.yaml", project))
+    config = _read_config(places.locate("config/config.yaml", project))
     if file is not None:
         if not file.is_file():
             raise CollateralError(f"{file}: no such file; give --configfile the path of a study's file")
@@ -132,13 +132,13 @@ def _read_config(path: Path) -> dict[str, Any]:
 def find_task_folders(study: Study, project: Path) -> dict[str, list[Path]]:
     """Return suite → its folders with task files."""
     suites = study.settings["suites"].items()
-    return {name: [places.located(folder, project) for folder in suite["folders"]] for name, suite in suites}
+    return {name: [places.locate(folder, project) for folder in suite["folders"]] for name, suite in suites}
 
 
 def find_mirror(study: Study, project: Path) -> Path | None:
     """Return the mirror of the downloads, if the study has one."""
     mirror: str = study.settings["mirror"]
-    return places.located(mirror, project) if mirror else None
+    return places.locate(mirror, project) if mirror else None
 
 
 def add_study_options(parser: argparse.ArgumentParser) -> None:

@@ -175,7 +175,7 @@ def _flat(lists: Iterable[list[str]]) -> Iterable[str]:
     return (entry for own in lists for entry in own)
 
 
-def reference_blocks(edits: int) -> list[tuple[int, int]]:
+def list_reference_blocks(edits: int) -> list[tuple[int, int]]:
     """Return the blocks (start, end) of facts, number `start + 1` to `end`, that together hold the first `edits`.
 
     The unedited model is probed in these blocks: 1, 2, 5, 10, 20, 50, … They are the same for every study, so that

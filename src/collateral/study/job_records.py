@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collateral.errors import CollateralError
-from collateral.study.design import reference_blocks
+from collateral.study.design import list_reference_blocks
 from collateral.study.jobs import Job
-from collateral.study.paths import layers_of
+from collateral.study.paths import parse_layers
 
 _CHAIN = ("model", "dataset", "seed", "editor", "edits")
 _WILDCARDS = {
@@ -64,9 +64,9 @@ def parse_job(path: Path) -> Job | None:
     for name in {"seed", "edits"} & values.keys():
         values[name] = int(values[name].rpartition("-")[2])
     if "layers" in values:
-        values["layers"] = layers_of(values["layers"])
+        values["layers"] = parse_layers(values["layers"])
     if rule == "measure_reference":
-        values["start"] = reference_blocks(values["edits"])[-1][0]
+        values["start"] = list_reference_blocks(values["edits"])[-1][0]
     return Job(rule, "", **values)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from collateral.study import paths
-from collateral.study.design import Cell, Study, reference_blocks
-from collateral.study.staging import hub_text, training_datasets
+from collateral.study.design import Cell, Study, list_reference_blocks
+from collateral.study.staging import find_hub_text, list_training_datasets
 from collateral.tasks.benchmarks.catalogue import Source, foreseen
 from collateral.tasks.registry import benchmarks_of
 
@@ -46,7 +46,7 @@ class Job:
         return Cell(self.model, self.dataset, self.seed, self.editor)
 
 
-def study_jobs(study: Study, folders: dict[str, list[Path]], mirror: Path | None) -> list[Job]:
+def list_jobs(study: Study, folders: dict[str, list[Path]], mirror: Path | None) -> list[Job]:
     """Return all jobs of a study, finished or not; rule `all`, which does nothing, is left out.
 
     Args:
@@ -66,10 +66,10 @@ def _sources(study: Study, folders: dict[str, list[Path]], mirror: Path | None) 
     """Yield the jobs that download and load models, facts and benchmark items."""
     for model in study.names("models"):
         yield Job("download_model", paths.manifest(model), model)
-    text = hub_text(study)
+    text = find_hub_text(study)
     if text:
         yield Job("download_text", paths.text(text))
-    trained = training_datasets(study)
+    trained = list_training_datasets(study)
     for dataset in study.names("datasets"):
         settings = study.settings["datasets"][dataset]
         yield from _download(settings.get("source"))
@@ -133,7 +133,7 @@ def _unedited(study: Study) -> Iterator[Job]:
             yield Job("evaluate_unedited", path, model, suite=suite)
     for cell in study.cells:
         model, dataset, seed, _ = cell
-        for start, end in reference_blocks(max(study.checkpoints(cell))):
+        for start, end in list_reference_blocks(max(study.checkpoints(cell))):
             path = paths.reference(model, dataset, seed, end)
             yield Job("measure_reference", path, model, dataset, seed, start=start, edits=end)
 

@@ -20,7 +20,7 @@ ANY = ("{model}", "{dataset}", "{seed}", "{editor}")
 """The chain of a rule: its four wildcards."""
 
 
-def padded(number: Number, width: int = 4) -> str:
+def pad_number(number: Number, width: int = 4) -> str:
     """Return a number with zeros in front, so that names sort as numbers do; a wildcard as it is."""
     return f"{number:0{width}d}" if isinstance(number, int) else number
 
@@ -84,19 +84,19 @@ def contexts(model: str) -> str:
     return prepared(model, "contexts.json")
 
 
-def layer_set(layers: Iterable[int]) -> str:
+def name_layers(layers: Iterable[int]) -> str:
     """Return the name of a set of layers: `05`, `03-04`, `00-to-04-17`; three or more in a row are a range."""
     runs: list[list[int]] = []
     for layer in sorted(set(layers)):
         if not runs or layer != runs[-1][-1] + 1:
             runs.append([])
         runs[-1].append(layer)
-    shown = [[padded(layer, 2) for layer in run] for run in runs]
+    shown = [[pad_number(layer, 2) for layer in run] for run in runs]
     return "-".join(part for run in shown for part in ([run[0], "to", run[-1]] if len(run) > 2 else run))
 
 
-def layers_of(name: str) -> tuple[int, ...]:
-    """Return the layers of a set by its name, see `layer_set`.
+def parse_layers(name: str) -> tuple[int, ...]:
+    """Return the layers of a set by its name, see `name_layers`.
 
     Raises:
         ValueError: no set has such a name.
@@ -105,14 +105,16 @@ def layers_of(name: str) -> tuple[int, ...]:
     parts = iter(name.split("-"))
     for part in parts:
         found += range(found[-1] + 1, int(next(parts, "")) + 1) if found and part == "to" else [int(part)]
-    if not found or layer_set(found) != name:
+    if not found or name_layers(found) != name:
         raise ValueError(f"{name} names no set of layers")
     return tuple(found)
 
 
 def moments(model: str, layers: Iterable[int] | str) -> str:
     """Return the second moments of a set of a model's layers; all methods and editors with this set share them."""
-    return prepared(model, f"moments-{layers if isinstance(layers, str) else layer_set(layers)}.safetensors")
+    return prepared(
+        model, f"moments-{layers if isinstance(layers, str) else name_layers(layers)}.safetensors"
+    )
 
 
 def known(model: str, dataset: str) -> str:
@@ -132,7 +134,7 @@ def unedited(model: str, name: str) -> str:
 
 def reference(model: str, dataset: str, seed: Number, edits: Number) -> str:
     """Return the unedited model's probes of one block of facts, named by its last."""
-    return unedited(model, f"{dataset}/seed-{seed}/edits-{padded(edits)}/reference.parquet")
+    return unedited(model, f"{dataset}/seed-{seed}/edits-{pad_number(edits)}/reference.parquet")
 
 
 def chain(model: str, dataset: str, seed: Number, editor: str) -> str:
@@ -142,12 +144,12 @@ def chain(model: str, dataset: str, seed: Number, editor: str) -> str:
 
 def checkpoint(cell: Cell | tuple[str, str, Number, str], edits: Number, name: str) -> str:
     """Return a file of one checkpoint."""
-    return f"{chain(*cell)}/edits-{padded(edits)}/{name}"
+    return f"{chain(*cell)}/edits-{pad_number(edits)}/{name}"
 
 
 def single(cell: Cell | tuple[str, str, Number, str], edits: Number, name: str) -> str:
     """Return a file of one part of the single edits."""
-    return f"{chain(*cell)}/singles-{padded(edits)}/{name}"
+    return f"{chain(*cell)}/singles-{pad_number(edits)}/{name}"
 
 
 def abilities(suite: str, ending: str = ".json") -> str:
@@ -163,7 +165,7 @@ def table(name: str, ending: str = ".parquet") -> str:
 PAGE = "results/report/index.html"
 
 
-def located(path: str, project: Path) -> Path:
+def locate(path: str, project: Path) -> Path:
     """Return a path of the config: relative to the working directory, else to the project.
 
     Raises:

@@ -1,12 +1,12 @@
-"""What a study needs a network for, as files that can be brought ahead. Torch-free.
+"""The files of a study that need a network, so that they can be downloaded ahead. Torch-free.
 
-What lies there afterwards is all that compute nodes read of the world outside; `proving` shows that it suffices.
+Afterwards the compute nodes read nothing else from outside; `pipeline.check_staged` shows that these files suffice.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-from collateral.study import paths as places
+from collateral.study import paths
 from collateral.study.design import Study
 
 RULES = (
@@ -17,13 +17,13 @@ RULES = (
     "load_training_facts",
     "prepare_benchmark",
 )
-"""The rules that bring these files; only those called download… use the network."""
+"""The rules that make these files; only those named download… use the network."""
 
-_CHARACTERS = 8  # of text for each token that is asked for: English has 4 to 5
+_CHARACTERS = 8  # of text for each token that is requested: English has 4 to 5
 _TOKENS = 1_000_000  # at least; ten for each dimension of a 405B model's keys are 530,000
 
 
-def hub_text(study: Study) -> dict[str, Any] | None:
+def find_hub_text(study: Study) -> dict[str, Any] | None:
     """Return the source of the hub's text that keys and activations are taken from, and how much; None if none is."""
     text = study.settings["moments"]["text"]
     if "hub" not in text:
@@ -32,7 +32,7 @@ def hub_text(study: Study) -> dict[str, Any] | None:
     return {**text, "characters": _CHARACTERS * tokens}
 
 
-def training_datasets(study: Study) -> list[str]:
+def list_training_datasets(study: Study) -> list[str]:
     """Return the data sets with training facts of their own that one of the study's editors learns from."""
     learning = (cell for cell in study.cells if study.learner(cell.model, cell.editor))
     return sorted(
@@ -40,18 +40,18 @@ def training_datasets(study: Study) -> list[str]:
     )
 
 
-def staged_files(study: Study, splits: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def list_staged_files(study: Study, splits: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Return kind → files: models, facts, benchmarks, texts.
 
     Args:
         study: checked.
         splits: (benchmark, split) that the study's tasks read.
     """
-    text = hub_text(study)
+    text = find_hub_text(study)
     return {
-        "models": [places.manifest(model) for model in study.names("models")],
-        "facts": [places.facts(dataset) for dataset in study.names("datasets")]
-        + [places.training_facts(dataset) for dataset in training_datasets(study)],
-        "benchmarks": [places.benchmark(*split) for split in dict.fromkeys(splits)],
-        "texts": [places.text(text)] if text else [],
+        "models": [paths.manifest(model) for model in study.names("models")],
+        "facts": [paths.facts(dataset) for dataset in study.names("datasets")]
+        + [paths.training_facts(dataset) for dataset in list_training_datasets(study)],
+        "benchmarks": [paths.benchmark(*split) for split in dict.fromkeys(splits)],
+        "texts": [paths.text(text)] if text else [],
     }

@@ -27,7 +27,7 @@ def gathered(
     """Return name → table, for all of `tableschemas.MEASURED`; of kinds without a file the table is empty.
 
     Args:
-        paths: kind of result → files, as `results.gathered` names them.
+        paths: kind of result → files, as `outputs.list_results` names them.
         suites: suite → task → its metadata.
         editors: editor → its settings.
         collapsing: `perplexity_ratio`, `one_answer`.

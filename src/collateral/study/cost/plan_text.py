@@ -11,7 +11,7 @@ from collateral.study.cost.study_sizes import list_assumptions, read_sizes
 from collateral.study.cost.work import Need
 from collateral.study.design import Study
 from collateral.study.job_records import read_records
-from collateral.study.jobs import Job, list_mirror_files, study_jobs
+from collateral.study.jobs import Job, list_jobs, list_mirror_files
 
 GPU_MEMORY = 80e9  # ASSUME: memory of a large GPU as clusters have it; unit: bytes
 _UNITS = {"cpu": "CPU core time", "cuda": "GPU time"}
@@ -68,7 +68,7 @@ def describe_plan(
         waiting: outputs that Snakemake would still make; None if it could not say.
         reason: why it could not say.
     """
-    jobs, sizes = study_jobs(study, folders, mirror), read_sizes(study, folders)
+    jobs, sizes = list_jobs(study, folders, mirror), read_sizes(study, folders)
     records = {job: record for folder in benchmarks for job, record in read_records(folder).items()}
     estimates = estimate_jobs(study, jobs, sizes, records, speed, waiting)
     notes = list_assumptions(study, sizes)
