@@ -31,10 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw the report, and print where it is."""
     from collateral.report.progress import LAST, missing, sifted
     from collateral.study.jobs import list_jobs
-    from collateral.study.outputs import gathered
+    from collateral.study.outputs import list_results
 
     named = read_named_study(arguments)
-    usable = sifted(gathered(named.study))
+    usable = sifted(list_results(named.study))
     jobs = list_jobs(named.study, named.task_folders, named.mirror)
     rows = missing((job for job in jobs if job.rule not in LAST), usable.broken)
     if not rows and not find_run(Path()):
@@ -68,7 +68,7 @@ def write_partial_report(named: NamedStudy, usable: "Sifted", rows: list[dict[st
     from collateral.analysis.tables.schema import TABLES, conformed
     from collateral.report.progress import attempted
     from collateral.report.write import write_report
-    from collateral.study.outputs import sequences
+    from collateral.study.outputs import list_sequences
     from collateral.tasks.registry import suite_metadata
 
     study = named.study
@@ -83,7 +83,7 @@ def write_partial_report(named: NamedStudy, usable: "Sifted", rows: list[dict[st
     tables = {name: conformed(name, (measured | inferred).get(name, pl.DataFrame())) for name in TABLES}
     write_tables(tables, PARTIAL / "tables")
     paths = [PARTIAL / f"tables/{name}.parquet" for name in tables]
-    sources = [places.manifest(model) for model in study.names("models")] + sequences(study)
+    sources = [places.manifest(model) for model in study.names("models")] + list_sequences(study)
     hashed = {str(path): path for path in [*map(Path, sources), *paths] if path.is_file()}
     write_report(paths, hashed, study.settings, PARTIAL / "report", PARTIAL / "figures", rows)
 
