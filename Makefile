@@ -67,6 +67,7 @@ fix: $(VENV)/.dev   ## format, and fix what a machine can fix
 	@$(BIN)/snakefmt $(RULES)
 	@$(BIN)/python tests/unit/test_config.py --fix
 	@$(BIN)/python tests/unit/test_docs.py
+	@$(BIN)/python tests/unit/test_reruns_page.py --fix
 
 bench: $(addprefix bench-,$(BENCHES)) ## all benchmarks, one after another (hours; on a machine that does nothing else)
 

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 # functions that only messages call: arguments of exceptions, of log lines and of progress bars
 SAID = frozenset({})
-EDITORS = ["noop", "rome", "rome-rect", "rome-mom2", "memit", "placebo", "grace", "mend", "mend-rect"]
+EDITORS = ["noop", "rome", "rome-rect", "memit", "placebo", "grace", "mend"]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def traced(tmp_path_factory, tiny_folder):
     """The small study with all its editors, each job under a tracer: its project, and what ran in each job."""
     project = make_project(tmp_path_factory.mktemp("traced"), tiny_folder)
     project.configure(
-        study={**project.config["study"], "editors": EDITORS, "suites": ["two", "three"]},
+        study={**project.config["study"], "editors": EDITORS},
         moments={"tokens": 640, "window": 16},
     )
     folder = tmp_path_factory.mktemp("ran")

@@ -100,14 +100,9 @@ def parse_script(text: str) -> Definition:
     return _definition([node for node in body if not isinstance(node, ast.Import | ast.ImportFrom)], imports)
 
 
-def said_texts(text: str) -> list[ast.Constant]:
-    """Return the string constants of a module's text that no definition's tree contains, docstrings excepted."""
-    found: list[ast.Constant] = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Call) and (_is_error(node.func) or _is_log(node.func)):
-            for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                found += [one for one in ast.walk(part) if isinstance(one, ast.Constant)]
-    return [one for one in found if isinstance(one.value, str)]
+def is_said(call: ast.Call) -> bool:
+    """Return whether the arguments of a call are a message: of an exception, or of a log line."""
+    return _is_error(call.func) or _is_log(call.func)
 
 
 def _definition(nodes: list[ast.stmt], names: Mapping[str, str]) -> Definition:
@@ -235,7 +230,7 @@ class _Stripper(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if _is_error(node.func) or _is_log(node.func):
+        if is_said(node):
             node.args, node.keywords = [], []
         elif getattr(node.func, "id", "") == "tqdm":
             node.keywords = [one for one in node.keywords if one.arg not in {"desc", "unit"}]
