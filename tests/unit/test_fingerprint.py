@@ -14,7 +14,12 @@ from collateral.runtime.fingerprint import PACKAGE, find_code, library_versions
 from rewording import reword, said_texts
 
 SCRIPTS = sorted((PACKAGE.parents[1] / "workflow/scripts").glob("*.py"))
-REGISTRIES = ("data/loaders/registry.py", "editing/registry.py", "models/architecture.py")
+REGISTRIES = (
+    "data/loaders/registry.py",
+    "editing/registry.py",
+    "models/architecture.py",
+    "report/figures/registry.py",
+)
 FILES = {
     "__init__.py": "",
     "methods/__init__.py": "",

@@ -31,6 +31,7 @@ REGISTRIES = {
     },
     "editing/regularizers": {"edit", "edit_singly"},
     "models/families": LOADS_MODEL,
+    "report/figures": {"report"},
 }
 HEAD = """\
 # What a change can rerun

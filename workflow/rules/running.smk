@@ -6,7 +6,6 @@ from collateral.runtime.explain_rerun import LEDGER, extend_ledger
 from collateral.runtime.snakemake_internals import bound_resource
 from collateral.runtime.workflow_run import guard_workflow
 
-
 if workflow.is_main_process:
     SOURCES.save()  # for the processes of its jobs; and at the end, with what single jobs asked for
     atexit.register(SOURCES.save)
