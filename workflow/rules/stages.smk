@@ -1,4 +1,4 @@
-# One stage alone, as a target by name; what it builds on is made where it is lacking. And: gather, infer, report.
+# One stage alone, as a target by name; its inputs are built where they are missing. Also: gather, infer, report.
 
 
 rule edit_all:

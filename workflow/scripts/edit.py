@@ -7,8 +7,8 @@ from collateral.models.threads import set_threads
 from collateral.pipeline.edit_chain import edit_link, link_files
 from collateral.runtime.job_cache import make_claim
 
-own = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+claim = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["device"], claim):
     set_threads(snakemake.params.runtime["threads"])
     params, made = snakemake.params, snakemake.output
     edit_link(

@@ -8,8 +8,8 @@ from collateral.pipeline.edit_chain import link_files
 from collateral.pipeline.edit_singly import edit_singly
 from collateral.runtime.job_cache import make_claim
 
-own = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+claim = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["device"], claim):
     set_threads(snakemake.params.runtime["threads"])
     params, made = snakemake.params, snakemake.output
     edit_singly(

@@ -10,8 +10,8 @@ from collateral.models.language_model import load_model
 from collateral.models.threads import set_threads
 from collateral.runtime.job_cache import make_claim
 
-own = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+claim = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["device"], claim):
     set_threads(snakemake.params.runtime["threads"])
     params, given = snakemake.params, snakemake.input
     facts = {fact.fact_id: fact for fact in read_facts(Path(given.facts))}

@@ -7,8 +7,8 @@ from collateral.evaluation.weights.statistics import weigh_checkpoint
 from collateral.models.threads import set_threads
 from collateral.runtime.job_cache import make_claim
 
-own = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
-with job(snakemake.log[0], snakemake.params.runtime["device"], own):
+claim = make_claim(snakemake.rule, snakemake.input, snakemake.output, snakemake.params)
+with job(snakemake.log[0], snakemake.params.runtime["device"], claim):
     set_threads(snakemake.params.runtime["threads"])
     weigh_checkpoint(
         Path(snakemake.input.model).parent,

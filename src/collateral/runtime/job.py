@@ -40,9 +40,9 @@ def job(log_path: str, device: str = "", claim: Claim | None = None) -> Iterator
     path = Path(log_path)
     path.parent.mkdir(parents=True, exist_ok=True)
     terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
-    own = logging.getLogger("collateral")
-    own.setLevel(logging.INFO)
-    own.propagate = False
+    logger = logging.getLogger("collateral")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     gc.freeze()  # what is imported stays
     gc.enable()
     with path.open("w", encoding="utf-8") as file:
@@ -50,31 +50,33 @@ def job(log_path: str, device: str = "", claim: Claim | None = None) -> Iterator
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-        own.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, NOTE)]
+        logger.handlers = [_handler(sys.stderr, logging.INFO), _handler(terminal, NOTE)]
         try:
             if claim is not None:
-                own.info("%s; alone: %s %s", BEGUN, os.environ.get(COMMAND, "snakemake --"), claim.outputs[0])
+                logger.info(
+                    "%s; alone: %s %s", BEGUN, os.environ.get(COMMAND, "snakemake --"), claim.outputs[0]
+                )
             if claim is not None and take_back(claim):
-                own.info("taken back: an interrupted run had finished this job")
-                own.info(DONE)
+                logger.info("taken back: an interrupted run had finished this job")
+                logger.info(DONE)
                 sys.exit(0)
             gpu = take_gpu(device)
             if gpu:
-                own.info("takes the GPU %s", gpu)
+                logger.info("takes the GPU %s", gpu)
             yield
             if claim is not None:
                 keep(claim)
-                own.info(DONE)
+                logger.info(DONE)
         except CollateralError as error:
-            own.error("%s", error)
+            logger.error("%s", error)
             sys.exit(1)
         except Exception as error:
-            lacked = shortage(error)
-            if lacked is not None:
-                own.info("where it happened:", exc_info=True)
-                own.error("%s", lacked)
+            shortfall = shortage(error)
+            if shortfall is not None:
+                logger.info("where it happened:", exc_info=True)
+                logger.error("%s", shortfall)
                 sys.exit(1)
-            own.exception("the job failed; this is a fault of the program, not of the study")
+            logger.exception("the job failed; this is a fault of the program, not of the study")
             sys.exit(1)
 
 
