@@ -57,7 +57,7 @@ def test_verifying_imports_nothing_that_draws(tmp_path):
 
 def test_an_error_is_one_line_with_the_name_of_the_command(tmp_path):
     with pytest.raises(
-        SystemExit, match="verify: .* has neither results nor resources; name a study's folder"
+        SystemExit, match=r"verify: .* has neither results nor resources; name a study's folder"
     ):
         main(["verify", str(tmp_path)])
 
