@@ -154,13 +154,13 @@ def test_the_tables_and_the_sign_of_collapse_show_it(folder, tmp_path):
     told = {
         "s": {task: {"ability": task, "primary": metric} for task, metric in zip(TASKS, METRICS, strict=True)}
     }
-    abilities = tables.abilities(list(where.values()), told)
-    items = tables.items([path.with_suffix(".items.parquet") for path in where.values()])
+    abilities = tables.collect_abilities(list(where.values()), told)
+    items = tables.collect_items([path.with_suffix(".items.parquet") for path in where.values()])
     edited = abilities.filter(pl.col("edits") == 1)
     assert edited["value"].is_nan().all()
     assert edited["stderr"].null_count() == len(edited)
     assert edited["n"].to_list() == [4] * len(edited)  # the items are all there
-    signs = collapse.signs(abilities, items, {"perplexity_ratio": 10, "one_answer": 0.95})
+    signs = collapse.find_signs(abilities, items, {"perplexity_ratio": 10, "one_answer": 0.95})
     assert {"acc of choice is not finite", "exact_match of written is not finite"} <= set(signs["reason"])
 
 

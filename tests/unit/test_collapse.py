@@ -49,7 +49,7 @@ NO_ITEMS = answers()
 
 
 def reasons(abilities: pl.DataFrame, items: pl.DataFrame = NO_ITEMS) -> list[str]:
-    return collapse.signs(abilities, items, SETTINGS)["reason"].to_list()
+    return collapse.find_signs(abilities, items, SETTINGS)["reason"].to_list()
 
 
 def perplexity(value: float, **who) -> dict:
@@ -122,10 +122,10 @@ def test_a_chain_stays_collapsed_and_its_later_checkpoints_say_since_when(tmp_pa
     path.parent.mkdir(parents=True)
     items = path.with_name("s.items.parquet")
     write_not_evaluated({"collapsed_at": 5, "reasons": ["x"]}, path, items)
-    assert tables.abilities([path], {}).is_empty()
-    assert tables.items([items]).is_empty()
-    skipped = tables.skipped([path])
-    found = collapse.collapses(table, NO_ITEMS, skipped, SETTINGS)
+    assert tables.collect_abilities([path], {}).is_empty()
+    assert tables.collect_items([items]).is_empty()
+    skipped = tables.collect_skipped([path])
+    found = collapse.find_collapses(table, NO_ITEMS, skipped, SETTINGS)
     assert found.select("edits", "collapsed", "first", "evaluated").rows() == [
         (1, False, False, True),
         (5, True, True, True),
@@ -140,7 +140,7 @@ def test_results_with_scores_are_not_skipped_ones(tmp_path):
     path = tmp_path / "results/edited/m/d/seed-0/rome/edits-0020/abilities/s.json"
     path.parent.mkdir(parents=True)
     write_json(path, {"results": {}, "n-samples": {}})
-    assert tables.skipped([path]).is_empty()
+    assert tables.collect_skipped([path]).is_empty()
 
 
 def test_a_verdict_is_kept_by_the_checkpoints_after_it():
@@ -148,9 +148,9 @@ def test_a_verdict_is_kept_by_the_checkpoints_after_it():
     wild = scores(perplexity(30.0), perplexity(3100.0, **EDITED, edits=10))
     earlier = {"collapsed_at": 5, "reasons": ["x"]}
     fine = {"collapsed_at": None, "reasons": []}
-    assert collapse.verdict(calm, NO_ITEMS, earlier, 10, SETTINGS) == earlier
-    assert collapse.verdict(calm, NO_ITEMS, fine, 10, SETTINGS) == fine
-    assert collapse.verdict(wild, NO_ITEMS, fine, 10, SETTINGS)["collapsed_at"] == 10
+    assert collapse.judge_chain(calm, NO_ITEMS, earlier, 10, SETTINGS) == earlier
+    assert collapse.judge_chain(calm, NO_ITEMS, fine, 10, SETTINGS) == fine
+    assert collapse.judge_chain(wild, NO_ITEMS, fine, 10, SETTINGS)["collapsed_at"] == 10
 
 
 @pytest.mark.parametrize(

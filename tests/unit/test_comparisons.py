@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from collateral.analysis.statistics.comparisons import SCHEMA, comparisons
-from collateral.analysis.statistics.edit_horizon import horizons
-from collateral.analysis.statistics.inference import Terms, holm
-from collateral.analysis.statistics.normalized import carried, normalised
+from collateral.analysis.statistics.comparisons import SCHEMA, compare_pairs
+from collateral.analysis.statistics.edit_horizon import estimate_horizons
+from collateral.analysis.statistics.inference import Terms, adjust_holm
+from collateral.analysis.statistics.normalized import carry_forward, normalize_abilities
 from collateral.analysis.statistics.paired_proportions import mcnemar_p, tango_interval
-from collateral.analysis.statistics.pairing import measured
+from collateral.analysis.statistics.pairing import pair_items
 from collateral.errors import CollateralError
 from paired_frames import BEFORE, UNEDITED, WORDS, answers, at, frames, not_evaluated, texts
 
@@ -21,7 +21,7 @@ RIGHT = [1.0] * 60 + [0.0] * 40
 
 def compare(*checkpoints, collapses=None, terms=TERMS) -> pl.DataFrame:
     tables = frames(*checkpoints)
-    return comparisons(measured(tables["abilities"], tables["ability-items"]), collapses, terms)
+    return compare_pairs(pair_items(tables["abilities"], tables["ability-items"]), collapses, terms)
 
 
 def worse(count: int) -> list[float]:
@@ -105,7 +105,9 @@ def test_the_family_is_all_measurable_cells_of_a_model_and_data_set():
     family = table.filter(task="facts", dataset="capitals").sort("editor")
     expected = [mcnemar_p(5, 0) * 1, mcnemar_p(7, 0) * 2, mcnemar_p(9, 0) * 3]
     assert family["p_holm"].to_list() == pytest.approx(expected)
-    assert family["p_no_harm_holm"].to_list() == pytest.approx(holm(family["p_no_harm"].to_numpy()).tolist())
+    assert family["p_no_harm_holm"].to_list() == pytest.approx(
+        adjust_holm(family["p_no_harm"].to_numpy()).tolist()
+    )
     other = table.filter(dataset="dates").row(0, named=True)
     assert other["p_holm"] == other["p"]
     assert set(table.filter(task="guesses")["verdict"]) == {"at chance"}
@@ -183,7 +185,7 @@ def faulty(change) -> pl.DataFrame:
     tables = frames(answers(UNEDITED, RIGHT), answers(at("rome", 5), worse(3)))
     items = tables["ability-items"]
     edited = pl.col("editor") == "rome"
-    return comparisons(measured(tables["abilities"], change(items, edited)), None, TERMS)
+    return compare_pairs(pair_items(tables["abilities"], change(items, edited)), None, TERMS)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_a_document_that_a_task_asks_twice_pairs_by_its_number_and_target():
     tables = frames(answers(UNEDITED, RIGHT), answers(at("rome", 5), worse(3)))
     same = tables["ability-items"].with_columns(doc_hash=pl.lit("one document"))
     shuffled = same.sample(fraction=1, shuffle=True, seed=1)
-    row = comparisons(measured(tables["abilities"], shuffled), None, TERMS).row(0, named=True)
+    row = compare_pairs(pair_items(tables["abilities"], shuffled), None, TERMS).row(0, named=True)
     assert (row["worse"], row["better"]) == (3, 0)
 
 
@@ -238,7 +240,7 @@ def test_a_study_whose_unedited_model_is_not_evaluated_yet_has_no_cells(caplog):
 
 def left(*checkpoints) -> pl.DataFrame:
     tables = frames(*checkpoints)
-    return normalised(measured(tables["abilities"], tables["ability-items"]))
+    return normalize_abilities(pair_items(tables["abilities"], tables["ability-items"]))
 
 
 def test_what_is_left_lies_between_chance_and_the_unedited_model():
@@ -279,7 +281,9 @@ def test_a_collapsed_chain_is_carried_on_as_it_was():
         answers(at("rome", 2), worse(30)),
         answers(at("ft", 1), RIGHT),
     )
-    onward = carried(table, not_evaluated(at("rome", 5), at("rome", 9))).filter(editor="rome").sort("edits")
+    onward = (
+        carry_forward(table, not_evaluated(at("rome", 5), at("rome", 9))).filter(editor="rome").sort("edits")
+    )
     assert onward["edits"].to_list() == [1, 2, 5, 9]
     assert onward["normalised"].to_list() == pytest.approx([0.9, 0.5, 0.5, 0.5])
 
@@ -289,8 +293,8 @@ def test_a_collapsed_chain_is_carried_on_as_it_was():
 
 def horizon(*checkpoints, collapses=None, **terms) -> dict:
     tables = frames(*checkpoints)
-    found = horizons(
-        measured(tables["abilities"], tables["ability-items"]), collapses, Terms(resamples=400, **terms)
+    found = estimate_horizons(
+        pair_items(tables["abilities"], tables["ability-items"]), collapses, Terms(resamples=400, **terms)
     )
     assert found.height == 1
     return found.row(0, named=True)
@@ -358,8 +362,8 @@ def test_the_interval_of_a_horizon_is_that_of_resampled_curves():
 
 def test_the_smallest_frames_have_every_column_and_no_rows():
     empty = frames()
-    assert comparisons(measured(empty["abilities"], empty["ability-items"]), None, TERMS).schema == pl.Schema(
-        SCHEMA
-    )
-    assert horizons([], None, TERMS).is_empty()
-    assert normalised([]).is_empty()
+    assert compare_pairs(
+        pair_items(empty["abilities"], empty["ability-items"]), None, TERMS
+    ).schema == pl.Schema(SCHEMA)
+    assert estimate_horizons([], None, TERMS).is_empty()
+    assert normalize_abilities([]).is_empty()

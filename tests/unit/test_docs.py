@@ -21,8 +21,8 @@ PAGES = {
     "data.md": {"loaders": loaders.about_table, "benchmarks": about.about_table},
     "methods.md": {"methods": methods_table},
     "tables.md": {
-        "measured": lambda: schema.reference(schema.MEASURED),
-        "inferred": lambda: schema.reference(schema.INFERRED),
+        "measured": lambda: schema.describe_tables(schema.MEASURED),
+        "inferred": lambda: schema.describe_tables(schema.INFERRED),
     },
 }
 MARKDOWN = [

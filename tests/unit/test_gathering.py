@@ -8,13 +8,13 @@ import pytest
 from collateral.analysis.statistics import comparisons, predictors, retention, tradeoffs
 from collateral.analysis.statistics import edit_horizon as horizons
 from collateral.analysis.statistics import normalized as normalised
-from collateral.analysis.statistics.derive import derived
+from collateral.analysis.statistics.derive import derive_tables
 from collateral.analysis.statistics.inference import Terms
 from collateral.analysis.tables.collapse import COLLAPSE_SCHEMA
 from collateral.analysis.tables.collect import KEY
-from collateral.analysis.tables.costs import costs
-from collateral.analysis.tables.gather import editor_table, gathered, write_tables
-from collateral.analysis.tables.schema import INFERRED, MEASURED, TABLES, conformed, flat
+from collateral.analysis.tables.costs import collect_costs
+from collateral.analysis.tables.gather import gather_tables, tabulate_editors, write_tables
+from collateral.analysis.tables.schema import INFERRED, MEASURED, TABLES, conform_table, flatten_lists
 from collateral.editing.session import RECORD_SCHEMA
 from collateral.errors import CollateralError
 from collateral.evaluation.efficacy import SCHEMA as EFFICACY_SCHEMA
@@ -32,7 +32,7 @@ CHAIN = "results/edited/m/d/seed-0/rome"
 
 
 def test_a_study_without_any_result_has_all_tables_and_all_columns(tmp_path):
-    tables = gathered({name: [] for name in KINDS}, {}, {}, COLLAPSING, tmp_path)
+    tables = gather_tables({name: [] for name in KINDS}, {}, {}, COLLAPSING, tmp_path)
     assert tables.keys() == MEASURED.keys()
     assert {name: table.schema for name, table in tables.items()} == {
         name: pl.Schema(MEASURED[name].schema) for name in tables
@@ -74,7 +74,7 @@ def test_an_inferred_table_is_described_as_it_is_made(name, written):
 
 
 def test_of_no_results_nothing_is_inferred_but_all_tables_are_there(tmp_path):
-    tables = derived(gathered({name: [] for name in KINDS}, {}, {}, COLLAPSING, tmp_path), Terms())
+    tables = derive_tables(gather_tables({name: [] for name in KINDS}, {}, {}, COLLAPSING, tmp_path), Terms())
     assert {name: len(table) for name, table in tables.items()} == dict.fromkeys(INFERRED, 0)
 
 
@@ -92,14 +92,14 @@ def test_a_table_with_an_unknown_lacking_or_mistyped_column_is_refused():
     known = pl.DataFrame({"model": ["m"], "dataset": ["d"], "facts": [3], "known": [1]}).cast(
         {"facts": pl.Int32, "known": pl.Int32}
     )
-    assert conformed("known", known).columns == ["model", "dataset", "facts", "known"]
+    assert conform_table("known", known).columns == ["model", "dataset", "facts", "known"]
     for wrong, said in (
         (known.drop("known"), "no column 'known'"),
         (known.with_columns(more=1), "'more' is not described"),
         (known.with_columns(pl.col("facts").cast(pl.String)), "'facts' is String, not Int32"),
     ):
         with pytest.raises(CollateralError, match=said):
-            conformed("known", wrong)
+            conform_table("known", wrong)
 
 
 def test_each_table_is_written_as_parquet_and_as_csv_with_lists_as_text(tmp_path):
@@ -109,12 +109,12 @@ def test_each_table_is_written_as_parquet_and_as_csv_with_lists_as_text(tmp_path
     again = pl.read_csv(tmp_path / "probes.csv")
     assert again["prompt"].to_list() == ['a "b",\nc', None]
     assert again["predicted"][0] == "1 2"
-    assert flat(table).columns == table.columns
+    assert flatten_lists(table).columns == table.columns
 
 
 def test_editors_are_told_from_their_settings():
     own = {"method": "rome", "batch_size": 1, "editing": "sequential"}
-    table = editor_table(
+    table = tabulate_editors(
         {
             "plain": {**own, "regularizer": {"name": "none", "keep": 100}},
             "rect": {**own, "regularizer": {"name": "rect", "keep": 40.0}},
@@ -151,7 +151,7 @@ def recorded(tmp_path, monkeypatch):
 
 
 def test_costs_are_those_of_the_studys_jobs_and_bytes_those_on_the_disk(recorded, tmp_path, caplog):
-    table = costs(recorded, tmp_path / "benchmarks")
+    table = collect_costs(recorded, tmp_path / "benchmarks")
     found = {
         (row["rule"], row["editor"], row["edits"], row["suite"], row["seconds"]): (
             row["max_rss_mb"],
@@ -173,4 +173,4 @@ def test_costs_are_those_of_the_studys_jobs_and_bytes_those_on_the_disk(recorded
 
 
 def test_costs_without_records_or_updates_are_a_table_without_rows(tmp_path):
-    assert costs([], tmp_path / "benchmarks").is_empty()
+    assert collect_costs([], tmp_path / "benchmarks").is_empty()

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest, bootstrap, multinomial, norm, permutation_test, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 
-from collateral.analysis.statistics.inference import Terms, holm, infer, verdict
+from collateral.analysis.statistics.inference import Terms, adjust_holm, decide_verdict, infer
 from collateral.analysis.statistics.paired_proportions import (
     detectable_share,
     margin_p,
@@ -22,7 +22,7 @@ from collateral.analysis.statistics.paired_proportions import (
 from collateral.analysis.statistics.resampling import (
     Paired,
     bca_interval,
-    crossed,
+    bootstrap_crossed,
     sign_flip_p,
     student,
     student_interval,
@@ -284,7 +284,7 @@ def test_two_orders_cover_each_orders_own_interval():
         np.tile(pair.before_weight, (2, 1)),
         -1.0,
     )
-    found = crossed(both, 100, 0)
+    found = bootstrap_crossed(both, 100, 0)
     assert found.centres == pytest.approx(both.effects())
     low, high = found.interval(0.05)
     assert low < both.effects()[0] < both.effects()[1] < high
@@ -297,7 +297,7 @@ def test_equal_orders_are_judged_as_one_order_would_be():
     twice = Paired(
         pair.before, pair.before_weight, np.tile(pair.after, (3, 1)), np.tile(pair.after_weight, (3, 1)), -1.0
     )
-    found = crossed(twice, 100, 0)
+    found = bootstrap_crossed(twice, 100, 0)
     assert found.interval(0.05) == pytest.approx(student_interval(pair, 0.05), abs=1e-9)
 
 
@@ -306,14 +306,14 @@ def test_many_orders_have_the_variance_of_both_levels():
     rng = np.random.default_rng(0)
     effects = rng.normal(0.5, 0.2, 8)
     items = rng.normal(0, 0.1, (1, 4000)) + effects[:, None]
-    found = crossed(scores(np.zeros(4000), items), 4000, 0)
+    found = bootstrap_crossed(scores(np.zeros(4000), items), 4000, 0)
     assert np.var(found.centres) == pytest.approx(items.mean(axis=1).var(ddof=1) / 8, rel=0.1)
 
 
 def test_the_crossed_bootstrap_agrees_with_drawing_seeds_and_items():
     rng = np.random.default_rng(4)
     items = rng.normal(0.2, 1, (3, 200)) + rng.normal(0, 0.15, (3, 1)) + rng.normal(0, 0.5, (1, 200))
-    found = crossed(scores(np.zeros(200), items), 100, 0).interval(0.05)
+    found = bootstrap_crossed(scores(np.zeros(200), items), 100, 0).interval(0.05)
     drawn = [
         items[np.ix_(rng.integers(3, size=2), rng.integers(200, size=200))].mean() for _ in range(20_000)
     ]
@@ -326,17 +326,17 @@ def test_the_crossed_bootstrap_agrees_with_drawing_seeds_and_items():
 
 def test_holm_by_hand():
     """0.01 * 4, 0.02 * 3, 0.03 * 2, 0.5: 0.04, 0.06, 0.06, 0.5; a p that is not known does not count."""
-    adjusted = holm(np.array([0.5, 0.01, np.nan, 0.03, 0.02]))
+    adjusted = adjust_holm(np.array([0.5, 0.01, np.nan, 0.03, 0.02]))
     assert adjusted[[0, 1, 3, 4]] == pytest.approx([0.5, 0.04, 0.06, 0.06])
     assert math.isnan(adjusted[2])
-    assert np.isnan(holm(np.array([np.nan]))).all()
+    assert np.isnan(adjust_holm(np.array([np.nan]))).all()
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_holm_is_the_stepwise_rule(values):
     """Rejected at a level: the smallest p for as long as each is at most level / (those left)."""
-    adjusted = holm(np.array(values))
+    adjusted = adjust_holm(np.array(values))
     for level in (0.01, 0.05, 0.3):
         rejected = set()
         for rank, place in enumerate(sorted(range(len(values)), key=lambda one: values[one])):
@@ -348,12 +348,14 @@ def test_holm_is_the_stepwise_rule(values):
 
 
 def test_a_verdict_says_no_more_than_was_shown():
-    assert verdict(-0.1, 0.01, 0.9, -1.0, 0.05) == "harm"
-    assert verdict(0.1, 0.01, 0.001, -1.0, 0.05) == "no harm"
-    assert verdict(-0.01, 0.01, 0.01, -1.0, 0.05) == "no harm"  # shown, and shown to be within the margin
-    assert verdict(0.1, 0.01, 0.9, -1.0, 0.05) == "inconclusive"
-    assert verdict(0.1, 0.01, 0.9, 1.0, 0.05) == "harm"
-    assert verdict(None, None, None, 1.0, 0.05) == "inconclusive"
+    assert decide_verdict(-0.1, 0.01, 0.9, -1.0, 0.05) == "harm"
+    assert decide_verdict(0.1, 0.01, 0.001, -1.0, 0.05) == "no harm"
+    assert (
+        decide_verdict(-0.01, 0.01, 0.01, -1.0, 0.05) == "no harm"
+    )  # shown, and shown to be within the margin
+    assert decide_verdict(0.1, 0.01, 0.9, -1.0, 0.05) == "inconclusive"
+    assert decide_verdict(0.1, 0.01, 0.9, 1.0, 0.05) == "harm"
+    assert decide_verdict(None, None, None, 1.0, 0.05) == "inconclusive"
 
 
 def test_an_unchanged_model_has_no_effect_on_any_kind_of_score():
@@ -422,7 +424,7 @@ def test_more_items_that_get_worse_never_speak_against_harm(worse, better, same)
     seen = []
     for more in range(3):
         found = infer(shares(worse + more, better, same + 3 - more), -1.0, 0.02, TERMS)
-        seen.append(order[verdict(found.estimate, found.p, found.p_no_harm, -1.0, 0.05)])
+        seen.append(order[decide_verdict(found.estimate, found.p, found.p_no_harm, -1.0, 0.05)])
     assert seen == sorted(seen)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from collateral.analysis.tables.collect import result_rows
+from collateral.analysis.tables.collect import read_result_rows
 from collateral.io.atomic import write_json
 from collateral.tasks.registry import chance_levels, task_metadata
 
@@ -28,7 +28,7 @@ def rows(folder: Path, *names: str) -> dict[tuple[str, str], dict[str, object]]:
     path = folder / "suite.json"
     write_json(path, RESULT)
     about = {name: task_metadata(name) for name in names}
-    return {(row["task"], row["metric"]): row for row in result_rows(path, about)}
+    return {(row["task"], row["metric"]): row for row in read_result_rows(path, about)}
 
 
 def test_a_group_stands_for_its_tasks(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_metric_read_in_two_ways_is_two_metrics(tmp_path: Path) -> None:
     }
     path = tmp_path / "suite.json"
     write_json(path, result)
-    found = result_rows(path, {"gsm8k": task_metadata("gsm8k"), "nq_open": {"primary": "exact_match"}})
+    found = read_result_rows(path, {"gsm8k": task_metadata("gsm8k"), "nq_open": {"primary": "exact_match"}})
     assert [(row["metric"], row["value"], row["primary"]) for row in found] == [
         ("exact_match (flexible-extract)", 0.5, False),
         ("exact_match (strict-match)", 0.25, True),
@@ -86,7 +86,7 @@ def test_a_perplexity_beside_an_accuracy_is_shown_too_and_has_no_chance_level(tm
         "higher_is_better": {"lambada_openai": {"acc": True, "perplexity": False}},
     }
     write_json(path, stored)
-    rows = result_rows(path, {"lambada_openai": task_metadata("lambada_openai")})
+    rows = read_result_rows(path, {"lambada_openai": task_metadata("lambada_openai")})
     assert [(row["metric"], row["primary"], row["chance"]) for row in rows] == [
         ("acc", True, 0.0),
         ("perplexity", True, None),

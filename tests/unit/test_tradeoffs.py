@@ -8,19 +8,25 @@ import polars as pl
 import pytest
 from scipy.stats import spearmanr
 
-from collateral.analysis.statistics.derive import derived
+from collateral.analysis.statistics.derive import derive_tables
 from collateral.analysis.statistics.inference import Terms
-from collateral.analysis.statistics.normalized import normalised
-from collateral.analysis.statistics.pairing import measured
+from collateral.analysis.statistics.normalized import normalize_abilities
+from collateral.analysis.statistics.pairing import pair_items
 from collateral.analysis.statistics.predictors import (
-    drift_statistics,
-    objective_statistics,
-    predictors,
+    correlate_predictors,
     spearman,
-    weight_statistics,
+    summarize_drift,
+    summarize_objectives,
+    summarize_weights,
 )
-from collateral.analysis.statistics.retention import retention
-from collateral.analysis.statistics.tradeoffs import areas, common_tasks, efficacies, front, tradeoffs
+from collateral.analysis.statistics.retention import measure_retention
+from collateral.analysis.statistics.tradeoffs import (
+    compute_areas,
+    compute_efficacies,
+    compute_tradeoffs,
+    find_front,
+    select_common_tasks,
+)
 from collateral.analysis.tables.collect import KEY
 from paired_frames import BEFORE, UNEDITED, answers, at, efficacy, frames, reliability, texts
 
@@ -41,7 +47,9 @@ WEIGHTS = {
 def test_edits_are_scored_by_the_number_of_edits_since():
     """After 12 edits: the last is of age 0, edits 8 to 11 of 1 to 4, 3 to 7 of 5 to 9, 1 and 2 of 10 and 11."""
     scores = {position: 1.0 if position > 2 else 0.25 * position for position in range(1, 13)}
-    table = retention(efficacy(reliability(at("rome", 12), scores)), None).filter(how="teacher-forced")
+    table = measure_retention(efficacy(reliability(at("rome", 12), scores)), None).filter(
+        how="teacher-forced"
+    )
     assert table.select("age_low", "age_high", "n", "value").rows() == [
         (0, 0, 1, 1.0),
         (1, 4, 4, 1.0),
@@ -56,13 +64,15 @@ def test_edits_are_scored_by_the_number_of_edits_since():
 def test_facts_of_one_batch_have_one_age():
     editors = pl.DataFrame({"editor": ["memit"], "batch_size": pl.Series([5], dtype=pl.Int32)})
     scores = dict.fromkeys(range(1, 11), 1.0)
-    table = retention(efficacy(reliability(at("memit", 10), scores)), editors).filter(how="generation")
+    table = measure_retention(efficacy(reliability(at("memit", 10), scores)), editors).filter(
+        how="generation"
+    )
     assert table.select("age_low", "age_high", "n").rows() == [(0, 0, 5), (5, 9, 5)]
 
 
 def test_right_after_the_edit_is_told_for_every_checkpoint_up_to_it():
     """Edits 1 and 2 were probed when they were made, for checkpoints 1 and 2; both belong to checkpoint 2."""
-    table = retention(
+    table = measure_retention(
         efficacy(
             reliability(at("rome", 1), {1: 1.0}, "after_edit"),
             reliability(at("rome", 2), {2: 0.5}, "after_edit"),
@@ -80,7 +90,7 @@ def test_right_after_the_edit_is_told_for_every_checkpoint_up_to_it():
 
 
 def test_several_seeds_count_together():
-    table = retention(
+    table = measure_retention(
         efficacy(*(reliability(at("rome", 1, seed), {1: float(seed)}) for seed in (0, 1, 2))), None
     ).filter(how="teacher-forced")
     assert table.select("value", "n", "seeds").row(0) == (1.0, 3, 3)
@@ -103,11 +113,13 @@ def study(*points: tuple[str, int, int, float]) -> tuple[pl.DataFrame, pl.DataFr
         reliability(at(editor, edits), dict.fromkeys(range(1, edits + 1), 0.8), "after_edit")
         for editor, edits, _, _ in points
     ]
-    return normalised(measured(tables["abilities"], tables["ability-items"])), efficacy(*probes, *after)
+    return normalize_abilities(pair_items(tables["abilities"], tables["ability-items"])), efficacy(
+        *probes, *after
+    )
 
 
 def test_the_front_is_what_no_other_point_beats():
-    table = tradeoffs(
+    table = compute_tradeoffs(
         *study(("noop", 5, 0, 0.0), ("rome", 5, 12, 0.8), ("rect", 5, 6, 0.8), ("ft", 5, 30, 0.4))
     )
     own = table.filter(efficacy_kind="teacher-forced")
@@ -122,12 +134,12 @@ def test_the_front_is_what_no_other_point_beats():
 
 
 def test_equal_points_share_the_front_and_unknown_ones_are_not_on_it():
-    found = front(np.array([1.0, 1.0, 0.5, 2.0]), np.array([0.5, 0.5, 0.5, math.nan]))
+    found = find_front(np.array([1.0, 1.0, 0.5, 2.0]), np.array([0.5, 0.5, 0.5, math.nan]))
     assert found.tolist() == [True, True, False, False]
 
 
 def test_retention_without_any_edit_taken_is_not_known():
-    own = efficacies(
+    own = compute_efficacies(
         efficacy(reliability(at("kn", 1), {1: 0.0}), reliability(at("kn", 1), {1: 0.0}, "after_edit"))
     )
     assert own.filter(efficacy_kind="retention")["efficacy"].to_list() == [None]
@@ -135,12 +147,12 @@ def test_retention_without_any_edit_taken_is_not_known():
 
 def test_the_area_under_a_curve_by_hand():
     """Ability 1, 0.8 at 5, 0.5 at 10: (0.9 * 5 + 0.65 * 5) / 10; efficacy 0.8 to 5, then to 0.4: (4 + 3) / 10."""
-    points = tradeoffs(*study(("rome", 5, 12, 0.8), ("rome", 10, 30, 0.4)))
-    row = areas(points).filter(efficacy_kind="teacher-forced").row(0, named=True)
+    points = compute_tradeoffs(*study(("rome", 5, 12, 0.8), ("rome", 10, 30, 0.4)))
+    row = compute_areas(points).filter(efficacy_kind="teacher-forced").row(0, named=True)
     assert row["ability_area"] == pytest.approx(0.775)
     assert row["efficacy_area"] == pytest.approx(0.7)
     assert row["last_edits"] == 10
-    still = areas(tradeoffs(*study(("noop", 5, 0, 0.0), ("noop", 50, 0, 0.0))))
+    still = compute_areas(compute_tradeoffs(*study(("noop", 5, 0, 0.0), ("noop", 50, 0, 0.0))))
     assert set(still["ability_area"]) == {1.0}
 
 
@@ -155,7 +167,9 @@ def test_a_mean_ability_is_that_of_the_tasks_that_all_checkpoints_have(caplog):
 
     def kept(own):
         tables = frames(*own)
-        return common_tasks(normalised(measured(tables["abilities"], tables["ability-items"])))
+        return select_common_tasks(
+            normalize_abilities(pair_items(tables["abilities"], tables["ability-items"]))
+        )
 
     assert set(kept(rows)["task"]) == {"facts"}
     assert kept([*rows[:3], rows[4]]).is_empty()
@@ -199,7 +213,7 @@ def test_the_matrices_of_a_checkpoint_become_one_number():
         ),
         ("noop", 5, "none", "manhattan", None, 0.0),
     )
-    found = weight_statistics(table)
+    found = summarize_weights(table)
     told = {row["statistic"]: row["value"] for row in found.filter(editor="rome").rows(named=True)}
     assert told == {
         "manhattan": 7.0,
@@ -223,13 +237,13 @@ def test_drift_is_told_of_the_last_layer_and_of_those_edited():
         + [{"model": "tiny", **at("rome", 5), "layer": None, "statistic": "kl_next_token", "value": 2.0}],
         schema={**KEY, "layer": pl.Int32, "statistic": pl.String, "value": pl.Float64},
     )
-    found = {row["statistic"]: row["value"] for row in drift_statistics(drift).rows(named=True)}
+    found = {row["statistic"]: row["value"] for row in summarize_drift(drift).rows(named=True)}
     assert found == {
         "hidden_drift_cosine, edited layers": pytest.approx(0.2),
         "hidden_drift_cosine, last layer": 0.8,
         "kl_next_token": 2.0,
     }
-    assert drift_statistics(None).is_empty()
+    assert summarize_drift(None).is_empty()
 
 
 def test_the_perplexity_of_the_objectives_is_that_of_the_edits_made_so_far():
@@ -248,7 +262,7 @@ def test_the_perplexity_of_the_objectives_is_that_of_the_edits_made_so_far():
         schema={**KEY, "harm": pl.String, "loss": pl.Float64},
     )
     found = {
-        row["statistic"]: row["value"] for row in objective_statistics(objectives, harm).rows(named=True)
+        row["statistic"]: row["value"] for row in summarize_objectives(objectives, harm).rows(named=True)
     }
     assert found == {
         "objective_perplexity": pytest.approx(math.exp(2.0)),
@@ -280,7 +294,7 @@ def test_a_statistic_that_orders_the_checkpoints_as_harm_does_has_rho_one():
             for name, sign in (("manhattan", 1.0), ("stable_rank_delta", -1.0), ("fro_delta", 0.0))
         )
     )
-    found = predictors(left, table, None, None, TERMS).filter(harm="mean", dataset="capitals")
+    found = correlate_predictors(left, table, None, None, TERMS).filter(harm="mean", dataset="capitals")
     told = {row["statistic"]: row for row in found.rows(named=True)}
     assert told["manhattan"]["rho"] == pytest.approx(1.0)
     assert told["stable_rank_delta"]["rho"] == pytest.approx(-1.0)
@@ -288,11 +302,11 @@ def test_a_statistic_that_orders_the_checkpoints_as_harm_does_has_rho_one():
     assert (told["manhattan"]["points"], told["manhattan"]["chains"]) == (12, 6)
     assert told["manhattan"]["low"] == pytest.approx(1.0)
     assert told["manhattan"]["p"] == pytest.approx(2 / 401, rel=0.02)
-    five = predictors(left.filter(pl.col("editor") != "e5"), table, None, None, TERMS)
+    five = correlate_predictors(left.filter(pl.col("editor") != "e5"), table, None, None, TERMS)
     assert five.filter(statistic="manhattan")["p"].to_list() == pytest.approx(
         [2 / 120] * 4
     )  # 5! orders of chains
-    few = predictors(left.filter(pl.col("editor").is_in(editors[:2])), table, None, None, TERMS)
+    few = correlate_predictors(left.filter(pl.col("editor").is_in(editors[:2])), table, None, None, TERMS)
     assert few.filter(statistic="manhattan")["rho"].to_list() == pytest.approx([1.0] * 4)
     assert few["low"].null_count() == few.height
 
@@ -302,7 +316,7 @@ def test_a_statistic_that_orders_the_checkpoints_as_harm_does_has_rho_one():
 
 def test_a_study_without_results_has_every_table_without_rows():
     nothing = {**frames(), "efficacy": pl.DataFrame(schema=KEY), "weights": pl.DataFrame(schema=KEY)}
-    found = derived(nothing, TERMS)
+    found = derive_tables(nothing, TERMS)
     assert [name for name, table in found.items() if not table.is_empty() or not table.width] == []
     assert set(found) == {
         "comparisons",
@@ -331,7 +345,7 @@ def test_every_table_of_a_small_study_is_made_and_made_again_alike():
             ("rome", 1, "matrix", "manhattan", None, 1.0), ("rome", 5, "matrix", "manhattan", None, 2.0)
         ),
     }
-    first, again = derived(tables, TERMS), derived(tables, TERMS)
+    first, again = derive_tables(tables, TERMS), derive_tables(tables, TERMS)
     for name, table in first.items():
         assert not table.is_empty(), name
         assert table.equals(again[name]), name
@@ -355,6 +369,6 @@ def test_a_hundred_thousand_items_take_well_under_a_minute():
     }
     assert tables["ability-items"].height > 100_000
     start = time.process_time()
-    found = derived(tables, Terms())
+    found = derive_tables(tables, Terms())
     assert found["comparisons"].height == 80
     assert time.process_time() - start < 40

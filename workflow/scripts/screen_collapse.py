@@ -11,11 +11,11 @@ from collateral.tasks.registry import suite_metadata
 with job(snakemake.log[0]):
     given, params = snakemake.input, snakemake.params
     previous = read_sealed_json(Path(str(given.previous)), "a verdict") if given.get("previous") else None
-    found = collapse.verdict(
-        tables.abilities(
+    found = collapse.judge_chain(
+        tables.collect_abilities(
             [Path(path) for path in given.results], suite_metadata(params.suites, params.folders)
         ),
-        tables.items([Path(path) for path in given.samples]),
+        tables.collect_items([Path(path) for path in given.samples]),
         previous,
         int(snakemake.wildcards.edits),
         params.settings,

@@ -62,10 +62,10 @@ def write_partial_report(named: NamedStudy, usable: "Sifted", rows: list[dict[st
     """Write tables and report of the results that exist; `rows` say what is missing."""
     import polars as pl
 
-    from collateral.analysis.statistics.derive import derived
+    from collateral.analysis.statistics.derive import derive_tables
     from collateral.analysis.statistics.inference import Terms
-    from collateral.analysis.tables.gather import gathered, write_tables
-    from collateral.analysis.tables.schema import TABLES, conformed
+    from collateral.analysis.tables.gather import gather_tables, write_tables
+    from collateral.analysis.tables.schema import TABLES, conform_table
     from collateral.report.progress import attempted
     from collateral.report.write import write_report
     from collateral.study.outputs import list_sequences
@@ -76,11 +76,11 @@ def write_partial_report(named: NamedStudy, usable: "Sifted", rows: list[dict[st
     texts = {name: [str(folder) for folder in folders] for name, folders in named.task_folders.items()}
     editors = {name: study.settings["editors"][name] for name in study.names("editors")}
     benchmarks, collapse = Path("benchmarks"), study.settings["collapse"]
-    measured = gathered(usable.paths, suite_metadata(tasks, texts), editors, collapse, benchmarks)
-    inferred, fault = attempted(lambda: derived(measured, Terms.of(study.settings["inference"])))
+    measured = gather_tables(usable.paths, suite_metadata(tasks, texts), editors, collapse, benchmarks)
+    inferred, fault = attempted(lambda: derive_tables(measured, Terms.of(study.settings["inference"])))
     if fault:  # the pairs may be incomplete only because their jobs are not done
         rows = [*rows, {"rule": "infer", "done": 0, "of": 1, "where": fault}]
-    tables = {name: conformed(name, (measured | inferred).get(name, pl.DataFrame())) for name in TABLES}
+    tables = {name: conform_table(name, (measured | inferred).get(name, pl.DataFrame())) for name in TABLES}
     write_tables(tables, PARTIAL / "tables")
     paths = [PARTIAL / f"tables/{name}.parquet" for name in tables]
     sources = [places.manifest(model) for model in study.names("models")] + list_sequences(study)

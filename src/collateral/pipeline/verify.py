@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from collateral.analysis.tables.collect import result_rows, skipped
+from collateral.analysis.tables.collect import collect_skipped, read_result_rows
 from collateral.analysis.tables.schema import TABLES
 from collateral.data.edit_order import SCHEMA as SEQUENCE
 from collateral.data.facts import read_facts
@@ -107,9 +107,9 @@ def _download(path: Path) -> None:
 
 
 def _abilities(path: Path) -> None:
-    if not skipped([path]).is_empty():
+    if not collect_skipped([path]).is_empty():
         return
-    result_rows(path, {})
+    read_result_rows(path, {})
 
 
 def _table(kind: str, name: str) -> Callable[[Path], object]:

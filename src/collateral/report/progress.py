@@ -77,8 +77,8 @@ def _fault(kind: str, path: Path) -> str:
     """Return why a result cannot be used; empty where it can."""
     try:
         if kind == "abilities":
-            tables.skipped([path])
-            tables.result_rows(path, {})
+            tables.collect_skipped([path])
+            tables.read_result_rows(path, {})
             return ""
         columns = set(read_table(path, "a result").columns)
     except CollateralError as error:

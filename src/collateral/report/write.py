@@ -39,7 +39,7 @@ def write_report(
         folder: written: `index.html`, one page a family of figures, and `run.json` (settings, versions, hashes,
             machine).
         figures: folder beside `folder`, written: `{page}/{figure}.csv`, `.svg`, `.png`, `.rst`.
-        missing: what an unfinished study lacks, as `unfinished.missing` gives it.
+        missing: what an unfinished study lacks, as `find_missing_jobs` returns it.
     """
     whole = _checkpoints(hashed, settings)
     tables = {path.stem: read_table(path, "a result table", ()) for path in table_paths}

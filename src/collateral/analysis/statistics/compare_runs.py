@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from collateral.analysis.statistics.comparisons import comparisons
-from collateral.analysis.statistics.inference import Terms, holm, infer
-from collateral.analysis.statistics.pairing import measured
+from collateral.analysis.statistics.comparisons import compare_pairs
+from collateral.analysis.statistics.inference import Terms, adjust_holm, infer
+from collateral.analysis.statistics.pairing import pair_items
 from collateral.analysis.statistics.resampling import Paired
 from collateral.analysis.tables.collect import KEY, UNEDITED, Columns
 
@@ -79,8 +79,8 @@ def find_unpaired_tasks(a: Tables, b: Tables) -> pl.DataFrame:
         b: those of B.
     """
     by = [*KEY, *_TASK]
-    both = _items(a["ability-items"]).join(
-        _items(b["ability-items"]), on=by, how="full", coalesce=True, nulls_equal=True, suffix="_b"
+    both = _describe_items(a["ability-items"]).join(
+        _describe_items(b["ability-items"]), on=by, how="full", coalesce=True, nulls_equal=True, suffix="_b"
     )
     for own in (a, b):  # what only one has is no pair at all
         groups = own["abilities"].select(by).unique()
@@ -100,7 +100,7 @@ def find_unpaired_tasks(a: Tables, b: Tables) -> pl.DataFrame:
     return found.with_columns(what=pl.format("{} / {}", *_TASK)).select(list(UNPAIRED)).sort(*KEY, "what")
 
 
-def _items(table: pl.DataFrame) -> pl.DataFrame:
+def _describe_items(table: pl.DataFrame) -> pl.DataFrame:
     """Return per checkpoint and task its version, its items in one text, and their number."""
     asked = table.select(*KEY, *_TASK, *_ITEM).unique()
     return asked.group_by([*KEY, *_TASK]).agg(
@@ -125,7 +125,7 @@ def compare_abilities(a: Tables, b: Tables, unpaired: pl.DataFrame, terms: Terms
     by = [*KEY, *_TASK, "metric"]
     primary = [own["abilities"].filter("primary") for own in (a, b)]
     common = primary[0].join(primary[1], on=by, how="semi", nulls_equal=True).select(by)
-    common = _without(common, unpaired)
+    common = _drop_unpaired(common, unpaired)
     checkpoints = {_name(key): key for key in common.select(list(KEY)).unique().rows()}
     scores, items = [], []
     for side, own in (("A", a), ("B", b)):
@@ -133,8 +133,8 @@ def compare_abilities(a: Tables, b: Tables, unpaired: pl.DataFrame, terms: Terms
         asked = own["ability-items"].join(
             common.select(list(KEY)).unique(), on=list(KEY), how="semi", nulls_equal=True
         )
-        items.append(_as_model(_without(asked, unpaired), side))
-    found = comparisons(measured(pl.concat(scores), pl.concat(items)), None, terms)
+        items.append(_as_model(_drop_unpaired(asked, unpaired), side))
+    found = compare_pairs(pair_items(pl.concat(scores), pl.concat(items)), None, terms)
     rows = [
         {
             **row,
@@ -144,10 +144,10 @@ def compare_abilities(a: Tables, b: Tables, unpaired: pl.DataFrame, terms: Terms
         }
         for row in found.to_dicts()
     ]
-    return _corrected([{name: row.get(name) for name in ABILITIES} for row in rows], ABILITIES)
+    return _correct_holm([{name: row.get(name) for name in ABILITIES} for row in rows], ABILITIES)
 
 
-def _without(table: pl.DataFrame, unpaired: pl.DataFrame) -> pl.DataFrame:
+def _drop_unpaired(table: pl.DataFrame, unpaired: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of other tasks than the unpaired ones, and of other groups than those that hold one."""
     keyed = table.with_columns(what=pl.format("{} / {}", *_TASK)).with_row_index("row")
     lost = keyed.join(unpaired.select(*KEY, lost="what"), on=list(KEY), how="inner", nulls_equal=True)
@@ -173,12 +173,14 @@ def _as_model(table: pl.DataFrame, side: str) -> pl.DataFrame:
     )
 
 
-def _corrected(rows: list[dict[str, object]], schema: Mapping[str, Any]) -> pl.DataFrame:
+def _correct_holm(rows: list[dict[str, object]], schema: Mapping[str, Any]) -> pl.DataFrame:
     """Return the rows with Holm's p over all of them."""
     table = pl.DataFrame(rows, schema=schema)
     values = table["p"].fill_null(float("nan")).to_numpy()
     order = [name for name in schema if name not in _FINDING]
-    return table.with_columns(p_holm=pl.Series(holm(values), dtype=pl.Float64).fill_nan(None)).sort(order)
+    return table.with_columns(p_holm=pl.Series(adjust_holm(values), dtype=pl.Float64).fill_nan(None)).sort(
+        order
+    )
 
 
 def find_unpaired_probes(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
@@ -236,7 +238,7 @@ def compare_probes(a: pl.DataFrame, b: pl.DataFrame, terms: Terms) -> pl.DataFra
                     **{name: value for name, value in found.items() if name in _FINDING},
                 }
             )
-    return _corrected(rows, PROBES)
+    return _correct_holm(rows, PROBES)
 
 
 def compare_weights(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:

@@ -12,12 +12,12 @@ from collateral.analysis.statistics.inference import (
     NOT_EVALUATED,
     Finding,
     Terms,
-    holm,
+    adjust_holm,
+    decide_verdict,
     infer,
-    verdict,
 )
 from collateral.analysis.statistics.normalized import is_measurable
-from collateral.analysis.statistics.pairing import BITS, CELL, JOINT, Measured, cells
+from collateral.analysis.statistics.pairing import BITS, CELL, JOINT, PairedMetric, iterate_cells
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "model": pl.String,
@@ -54,7 +54,9 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 _OUTSIDE = (AT_CHANCE, COLLAPSED, NOT_EVALUATED)  # the family: what these cells hold decides nothing
 
 
-def comparisons(metrics: Sequence[Measured], collapses: pl.DataFrame | None, terms: Terms) -> pl.DataFrame:
+def compare_pairs(
+    metrics: Sequence[PairedMetric], collapses: pl.DataFrame | None, terms: Terms
+) -> pl.DataFrame:
     """Return one row per model, data set, editor, number of edits and primary metric.
 
     estimate: on `scale`. difference: edited - unedited. log_ratio: ln(edited / unedited) of perplexities, with
@@ -64,17 +66,17 @@ def comparisons(metrics: Sequence[Measured], collapses: pl.DataFrame | None, ter
     `inconclusive`.
 
     Args:
-        metrics: of `pairing.measured`.
+        metrics: of `pair_items`.
         collapses: the table of that name; where a seed of a cell was not evaluated after a collapse, the cell is
             `not evaluated`: the seeds that are left are those that fared better.
         terms: levels and margins.
     """
-    rows = [_row(one, own, numbers, terms) for one in metrics for own, numbers in cells(one)]
-    table = _with_unevaluated(pl.DataFrame(rows, schema=SCHEMA), metrics, collapses)
-    return _judged(table, terms)
+    rows = [_row(one, own, numbers, terms) for one in metrics for own, numbers in iterate_cells(one)]
+    table = _add_unevaluated(pl.DataFrame(rows, schema=SCHEMA), metrics, collapses)
+    return _judge(table, terms)
 
 
-def _row(one: Measured, own: Mapping[str, Any], numbers: list[int], terms: Terms) -> dict[str, Any]:
+def _row(one: PairedMetric, own: Mapping[str, Any], numbers: list[int], terms: Terms) -> dict[str, Any]:
     """Return one cell's row; its adjusted p and verdict are those of the family, and not known yet."""
     values = one.checkpoints["value"].to_numpy()[numbers]
     margin = terms.perplexity_margin if one.logarithmic else terms.share_margin
@@ -103,13 +105,13 @@ def _row(one: Measured, own: Mapping[str, Any], numbers: list[int], terms: Terms
     }
 
 
-def _about(one: Measured) -> dict[str, Any]:
+def _about(one: PairedMetric) -> dict[str, Any]:
     names = ("suite", "ability", "task", "metric", "higher_is_better", "chance")
     scale = "log_ratio" if one.logarithmic else "difference"
     return {**{name: one.about[name] for name in names}, "unedited": one.about["value"], "scale": scale}
 
 
-def _edited(one: Measured, values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+def _edited(one: PairedMetric, values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     """Return the mean over seeds, of which the estimate is the effect."""
     with np.errstate(all="ignore"):
         if one.logarithmic and one.kind != BITS:
@@ -117,7 +119,7 @@ def _edited(one: Measured, values: np.ndarray[Any, np.dtype[np.float64]]) -> flo
         return float(values.mean())
 
 
-def _joint(one: Measured, values: np.ndarray[Any, np.dtype[np.float64]]) -> Finding:
+def _joint(one: PairedMetric, values: np.ndarray[Any, np.dtype[np.float64]]) -> Finding:
     """Return the finding of a metric without items: its effect alone."""
     before, edited = one.about["value"], _edited(one, values)
     if not one.logarithmic:
@@ -125,8 +127,8 @@ def _joint(one: Measured, values: np.ndarray[Any, np.dtype[np.float64]]) -> Find
     return Finding(estimate=float(np.log(edited / before))) if edited > 0 and before > 0 else Finding()
 
 
-def _with_unevaluated(
-    table: pl.DataFrame, metrics: Sequence[Measured], collapses: pl.DataFrame | None
+def _add_unevaluated(
+    table: pl.DataFrame, metrics: Sequence[PairedMetric], collapses: pl.DataFrame | None
 ) -> pl.DataFrame:
     """Return the table with a row for every cell of which a seed was not evaluated, in place of what it had."""
     if collapses is None or collapses.is_empty():
@@ -149,20 +151,20 @@ def _with_unevaluated(
     return pl.concat([kept, pl.DataFrame(rows, schema=SCHEMA)])
 
 
-def _judged(table: pl.DataFrame, terms: Terms) -> pl.DataFrame:
+def _judge(table: pl.DataFrame, terms: Terms) -> pl.DataFrame:
     """Return the table with the adjusted p of each family, and the verdicts."""
     inside = ~pl.col("verdict").is_in(_OUTSIDE)
     families = [
         rows.with_columns(
             pl.Series(
-                f"{name}_holm", holm(rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy())
+                f"{name}_holm", adjust_holm(rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy())
             ).fill_nan(None)
             for name in ("p", "p_no_harm")
         )
         for _, rows in table.filter(inside).group_by("model", "dataset", maintain_order=True)
     ]
     judged = [
-        verdict(
+        decide_verdict(
             row["estimate"],
             row["p_holm"],
             row["p_no_harm_holm"],

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import polars as pl
 
 from collateral.analysis.statistics.inference import Terms
-from collateral.analysis.statistics.normalized import is_measurable, share_left
-from collateral.analysis.statistics.pairing import BITS, JOINT, PERPLEXITY, Measured
+from collateral.analysis.statistics.normalized import compute_share_left, is_measurable
+from collateral.analysis.statistics.pairing import BITS, JOINT, PERPLEXITY, PairedMetric
 
 Numbers = npt.NDArray[np.float64]
 
@@ -32,7 +32,9 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 Rows = dict[int, dict[int, int]]  # number of edits → seed → row of the metric's checkpoints
 
 
-def horizons(metrics: Sequence[Measured], collapses: pl.DataFrame | None, terms: Terms) -> pl.DataFrame:
+def estimate_horizons(
+    metrics: Sequence[PairedMetric], collapses: pl.DataFrame | None, terms: Terms
+) -> pl.DataFrame:
     """Return one row per model, data set, editor and primary metric: the number of edits until a share is lost.
 
     horizon: where the normalised ability, its mean over seeds and 1 at 0 edits, first falls to 1 - loss, on straight
@@ -43,7 +45,7 @@ def horizons(metrics: Sequence[Measured], collapses: pl.DataFrame | None, terms:
     # ASSUME: a collapsed model does not recover: where it is not evaluated any more it is as it was.
 
     Args:
-        metrics: of `pairing.measured`.
+        metrics: of `pair_items`.
         collapses: the table of that name.
         terms: loss, level, resamples, seed.
     """
@@ -55,7 +57,9 @@ def horizons(metrics: Sequence[Measured], collapses: pl.DataFrame | None, terms:
             found: dict[str, object] = {"horizon": None, "low": None, "high": None, "reached": None}
             if usable:
                 point = float(
-                    _first(np.array(at), _means(own, one.checkpoints["value"].to_numpy(), one), terms)[0]
+                    _find_crossing(
+                        np.array(at), _means(own, one.checkpoints["value"].to_numpy(), one), terms
+                    )[0]
                 )
                 low, high = _interval(one, own, terms)
                 found = {
@@ -80,7 +84,7 @@ def horizons(metrics: Sequence[Measured], collapses: pl.DataFrame | None, terms:
     return table.sort("model", "dataset", "editor", "suite", "task", "metric")
 
 
-def _chains(one: Measured, collapses: pl.DataFrame | None) -> dict[tuple[str, str], Rows]:
+def _chains(one: PairedMetric, collapses: pl.DataFrame | None) -> dict[tuple[str, str], Rows]:
     """Return (data set, editor) → the rows of each number of edits, those of collapsed seeds carried on."""
     chains: dict[tuple[str, str], Rows] = {}
     numbered = one.checkpoints.with_row_index("row").sort("edits", maintain_order=True)
@@ -97,13 +101,13 @@ def _chains(one: Measured, collapses: pl.DataFrame | None) -> dict[tuple[str, st
     return {chain: dict(sorted(own.items())) for chain, own in chains.items()}
 
 
-def _means(own: Rows, values: Numbers, one: Measured) -> Numbers:
+def _means(own: Rows, values: Numbers, one: PairedMetric) -> Numbers:
     """Return (1, checkpoints) the mean over seeds of what is left."""
-    left = share_left(values, np.array(float(one.about["value"])), one)
+    left = compute_share_left(values, np.array(float(one.about["value"])), one)
     return np.array([[left[list(seeds.values())].mean() for seeds in own.values()]])
 
 
-def _first(edits: npt.NDArray[np.int64], curves: Numbers, terms: Terms) -> Numbers:
+def _find_crossing(edits: npt.NDArray[np.int64], curves: Numbers, terms: Terms) -> Numbers:
     """Return where each curve (one a row) first falls to 1 - loss; infinity where it does not."""
     bound = 1 - terms.horizon_loss
     places = np.concatenate([[0.0], edits.astype(float)])
@@ -118,7 +122,7 @@ def _first(edits: npt.NDArray[np.int64], curves: Numbers, terms: Terms) -> Numbe
     return np.where(lost.any(axis=1), found, np.inf)
 
 
-def _interval(one: Measured, own: Rows, terms: Terms) -> tuple[float | None, float | None]:
+def _interval(one: PairedMetric, own: Rows, terms: Terms) -> tuple[float | None, float | None]:
     n = len(one.before)
     rows = sorted({row for seeds in own.values() for row in seeds.values()})
     if one.kind == JOINT or n < 2 or not np.isfinite(one.after[rows]).all():
@@ -127,7 +131,9 @@ def _interval(one: Measured, own: Rows, terms: Terms) -> tuple[float | None, flo
     times = rng.multinomial(n, np.full(n, 1 / n), size=terms.resamples).astype(float)
     before = _value(one, times @ one.before, times @ one.before_weight)
     left = {
-        row: share_left(_value(one, times @ one.after[row], times @ one.after_weight[row]), before, one)
+        row: compute_share_left(
+            _value(one, times @ one.after[row], times @ one.after_weight[row]), before, one
+        )
         for row in rows
     }
     seeds = sorted({seed for there in own.values() for seed in there})
@@ -137,11 +143,11 @@ def _interval(one: Measured, own: Rows, terms: Terms) -> tuple[float | None, flo
             len(seeds) - 1, np.full(len(seeds), 1 / len(seeds)), size=terms.resamples
         ).astype(float)
     curves = np.stack([_drawn_mean(there, left, seeds, drawn) for there in own.values()], axis=1)
-    curves = _filled(curves)
+    curves = _fill_gaps(curves)
     known = ~np.isnan(before) & ~np.isnan(curves).any(axis=1)
     if not known.any():
         return None, None
-    found = _first(np.array(list(own)), curves[known], terms)
+    found = _find_crossing(np.array(list(own)), curves[known], terms)
     low = np.quantile(found, terms.alpha / 2, method="lower")
     high = np.quantile(found, 1 - terms.alpha / 2, method="higher")
     return _finite(float(low)), _finite(float(high))
@@ -159,7 +165,7 @@ def _drawn_mean(there: dict[int, int], left: dict[int, Numbers], seeds: list[int
     return mean
 
 
-def _filled(curves: Numbers) -> Numbers:
+def _fill_gaps(curves: Numbers) -> Numbers:
     """Return the curves with the value before (1 at the start) where no drawn seed was measured."""
     filled = curves.copy()
     for column in range(filled.shape[1]):
@@ -168,7 +174,7 @@ def _filled(curves: Numbers) -> Numbers:
     return filled
 
 
-def _value(one: Measured, top: Numbers, bottom: Numbers) -> Numbers:
+def _value(one: PairedMetric, top: Numbers, bottom: Numbers) -> Numbers:
     """Return the metric of resampled sums."""
     with np.errstate(all="ignore"):
         ratio = top / bottom

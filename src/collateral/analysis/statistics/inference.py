@@ -98,13 +98,13 @@ def infer(pair: Paired, harmful: float, margin: float, terms: Terms) -> Finding:
     seeds, n = pair.after.shape
     if n < 2:
         return Finding(estimate=float(pair.effects().mean()))
-    worse, better = _changed(pair, harmful)
+    worse, better = _count_changed(pair, harmful)
     if seeds > 1:
-        found = _of_seeds(pair, margin, terms)
+        found = _infer_seeds(pair, margin, terms)
     elif worse is not None and better is not None:
-        found = _of_shares(pair, float(worse), float(better), margin, terms)
+        found = _infer_shares(pair, float(worse), float(better), margin, terms)
     else:
-        found = _of_scores(pair, margin, terms)
+        found = _infer_scores(pair, margin, terms)
     low_side, high_side = found.p_no_harm, found.p_no_gain  # of an effect below -margin, above +margin
     if harmful > 0:
         low_side, high_side = high_side, low_side
@@ -113,7 +113,7 @@ def infer(pair: Paired, harmful: float, margin: float, terms: Terms) -> Finding:
     )
 
 
-def _changed(pair: Paired, harmful: float) -> tuple[int | None, int | None]:
+def _count_changed(pair: Paired, harmful: float) -> tuple[int | None, int | None]:
     """Return how many items of 0/1 scores got worse and better; None for other scores."""
     weights = (pair.before_weight == 1).all() and (pair.after_weight == 1).all()
     if (
@@ -127,7 +127,7 @@ def _changed(pair: Paired, harmful: float) -> tuple[int | None, int | None]:
     return int((moved < 0).sum()), int((moved > 0).sum())
 
 
-def _of_shares(pair: Paired, worse: float, better: float, margin: float, terms: Terms) -> Finding:
+def _infer_shares(pair: Paired, worse: float, better: float, margin: float, terms: Terms) -> Finding:
     """Return the finding of 0/1 scores; its p_no_harm is that of an effect below -margin."""
     n = len(pair.before)
     fell = float((pair.after[0] < pair.before).sum())
@@ -139,7 +139,7 @@ def _of_shares(pair: Paired, worse: float, better: float, margin: float, terms: 
     return Finding((rose - fell) / n, low, high, "tango", p, "mcnemar exact", below, above, mde)
 
 
-def _of_scores(pair: Paired, margin: float, terms: Terms) -> Finding:
+def _infer_scores(pair: Paired, margin: float, terms: Terms) -> Finding:
     """Return the finding of scores that are not 0/1; its p_no_harm is that of an effect below -margin."""
     n = len(pair.before)
     effect, error, freedom = resampling.student(pair)
@@ -156,13 +156,13 @@ def _of_scores(pair: Paired, margin: float, terms: Terms) -> Finding:
         p, test = (1.0 if unmoved else min(1.0, 2 * min(resampling.student_p(pair)))), "paired t"
     else:
         p, test = resampling.sign_flip_p(pair.differences()), "sign flip"
-    mde = _detectable(error, freedom, terms)
+    mde = _detectable_effect(error, freedom, terms)
     return Finding(effect, low, high, interval, p, test, below, above, mde)
 
 
-def _of_seeds(pair: Paired, margin: float, terms: Terms) -> Finding:
+def _infer_seeds(pair: Paired, margin: float, terms: Terms) -> Finding:
     """Return the finding of several seeds; its p_no_harm is that of an effect below -margin."""
-    found = resampling.crossed(pair, terms.resamples, terms.seed)
+    found = resampling.bootstrap_crossed(pair, terms.resamples, terms.seed)
     low, high = found.interval(terms.alpha)
     error = float(np.sqrt(found.centres.var() + (found.errors**2).mean()))
     unmoved = (
@@ -178,18 +178,18 @@ def _of_seeds(pair: Paired, margin: float, terms: Terms) -> Finding:
         "crossed bootstrap",
         found.below(-margin)[0],
         found.below(margin)[1],
-        _detectable(error, found.freedom, terms),
+        _detectable_effect(error, found.freedom, terms),
     )
 
 
-def _detectable(error: float, freedom: float, terms: Terms) -> float | None:
+def _detectable_effect(error: float, freedom: float, terms: Terms) -> float | None:
     """Return the effect that a two-sided t test finds with the given power; None where nothing varies."""
     if error == 0:
         return None
     return float(t.isf(terms.alpha / 2, freedom) + t.ppf(terms.power, freedom)) * error
 
 
-def holm(values: Numbers) -> Numbers:
+def adjust_holm(values: Numbers) -> Numbers:
     """Return Holm's adjusted p of one family; NaN stays NaN and does not count."""
     adjusted = np.full(len(values), np.nan)
     known = ~np.isnan(values)
@@ -198,7 +198,7 @@ def holm(values: Numbers) -> Numbers:
     return adjusted
 
 
-def verdict(
+def decide_verdict(
     estimate: float | None, p: float | None, p_no_harm: float | None, harmful: float, alpha: float
 ) -> str:
     """Return `harm`, `no harm` or `inconclusive`.

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from collateral.analysis.statistics.pairing import BITS, Measured
-from collateral.analysis.tables.collect import KEY, above_chance
+from collateral.analysis.statistics.pairing import BITS, PairedMetric
+from collateral.analysis.tables.collect import KEY, is_above_chance
 
 Numbers = npt.NDArray[np.float64]
 
@@ -39,10 +39,10 @@ def is_measurable(about: Mapping[str, Any], logarithmic: bool) -> bool:
     if logarithmic or chance is None:
         return True
     sign = 1.0 if about["higher_is_better"] else -1.0
-    return bool(above_chance(sign * about["value"], about["stderr"] or 0.0, sign * chance))
+    return bool(is_above_chance(sign * about["value"], about["stderr"] or 0.0, sign * chance))
 
 
-def share_left(values: Numbers, unedited: Numbers, one: Measured) -> Numbers:
+def compute_share_left(values: Numbers, unedited: Numbers, one: PairedMetric) -> Numbers:
     """Return what is left of an ability: (value - chance) / (unedited - chance); of perplexities unedited / value.
 
     1: as before; 0: at chance; below 0: under it. Bits per byte are taken as the perplexities that they stand for. A
@@ -68,7 +68,7 @@ def share_left(values: Numbers, unedited: Numbers, one: Measured) -> Numbers:
     return np.where(np.isnan(values), 0.0, left)
 
 
-def carried(table: pl.DataFrame, collapses: pl.DataFrame | None) -> pl.DataFrame:
+def carry_forward(table: pl.DataFrame, collapses: pl.DataFrame | None) -> pl.DataFrame:
     """Return the normalised abilities, a collapsed chain's carried on to the checkpoints not evaluated any more.
 
     # ASSUME: a collapsed model does not recover; without these rows a mean over seeds would be that of the survivors.
@@ -87,7 +87,7 @@ def carried(table: pl.DataFrame, collapses: pl.DataFrame | None) -> pl.DataFrame
     return pl.concat([table, rows.with_columns(edits="later").select(table.columns)])
 
 
-def normalised(metrics: Sequence[Measured]) -> pl.DataFrame:
+def normalize_abilities(metrics: Sequence[PairedMetric]) -> pl.DataFrame:
     """Return one row per checkpoint of an edited model and primary metric.
 
     normalised is null where the ability was at chance before editing (measurable is false).
@@ -96,7 +96,9 @@ def normalised(metrics: Sequence[Measured]) -> pl.DataFrame:
     tables = []
     for one in metrics:
         usable = is_measurable(one.about, one.logarithmic)
-        left = share_left(one.checkpoints["value"].to_numpy(), np.array(float(one.about["value"])), one)
+        left = compute_share_left(
+            one.checkpoints["value"].to_numpy(), np.array(float(one.about["value"])), one
+        )
         tables.append(
             one.checkpoints.with_columns(
                 *(pl.lit(one.about[name], dtype=SCHEMA[name]).alias(name) for name in names),

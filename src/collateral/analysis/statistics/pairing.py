@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Measured:
+class PairedMetric:
     """One primary metric of one model, and what its items are.
 
     Attributes:
@@ -62,7 +62,7 @@ class Measured:
         return Paired(self.before, self.before_weight, self.after[rows], self.after_weight[rows], sign)
 
 
-def measured(abilities: pl.DataFrame, items: pl.DataFrame) -> list[Measured]:
+def pair_items(abilities: pl.DataFrame, items: pl.DataFrame) -> list[PairedMetric]:
     """Return every primary metric with its items in pairs; a metric without an unedited value is left to a later run.
 
     Rows pair by task_hash and doc_hash, and by doc_id and target_hash too where a task asks a document twice.
@@ -73,7 +73,7 @@ def measured(abilities: pl.DataFrame, items: pl.DataFrame) -> list[Measured]:
     if abilities.is_empty():
         return []
     scored = abilities.filter(pl.col("primary"))
-    own = _of_metrics(scored, items)
+    own = _group_items(scored, items)
     found = []
     for name, rows in scored.group_by(METRIC, maintain_order=True):
         reference = rows.filter(pl.col("editor") == UNEDITED)
@@ -82,11 +82,11 @@ def measured(abilities: pl.DataFrame, items: pl.DataFrame) -> list[Measured]:
                 "the unedited %s has no %s of %s yet: nothing to compare with", name[0], name[3], name[2]
             )
             continue
-        found.append(_measured(reference.row(0, named=True), rows, own.get(name)))
+        found.append(_pair_metric(reference.row(0, named=True), rows, own.get(name)))
     return found
 
 
-def _of_metrics(scored: pl.DataFrame, items: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
+def _group_items(scored: pl.DataFrame, items: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
     """Return metric → its item rows; a group's are those of the tasks whose names begin with its own."""
     if items.is_empty():
         return {}
@@ -104,12 +104,12 @@ def _of_metrics(scored: pl.DataFrame, items: pl.DataFrame) -> dict[tuple[Any, ..
     return found
 
 
-def _measured(about: Mapping[str, Any], rows: pl.DataFrame, items: pl.DataFrame | None) -> Measured:
+def _pair_metric(about: Mapping[str, Any], rows: pl.DataFrame, items: pl.DataFrame | None) -> PairedMetric:
     checkpoints = rows.filter(pl.col("editor") != UNEDITED).select(*KEY, "value").sort(*KEY)
     nothing = np.zeros(0)
     if items is None:
-        return Measured(about, JOINT, checkpoints, nothing, nothing, nothing, nothing)
-    before, after = _matched(about, checkpoints, items)
+        return PairedMetric(about, JOINT, checkpoints, nothing, nothing, nothing, nothing)
+    before, after = _match_items(about, checkpoints, items)
     n = len(before)
     shape = (len(checkpoints), n)
     arrays = [
@@ -118,17 +118,17 @@ def _measured(about: Mapping[str, Any], rows: pl.DataFrame, items: pl.DataFrame 
         after["score"].to_numpy().reshape(shape),
         after["weight"].to_numpy().reshape(shape),
     ]
-    kind = _kind(about, checkpoints["value"].to_numpy(), *arrays)
+    kind = _find_kind(about, checkpoints["value"].to_numpy(), *arrays)
     if kind == JOINT:
         log.warning(
             "%s of %s is not a ratio of sums over its items: no interval and no test",
             about["metric"],
             about["task"],
         )
-    return Measured(about, kind, checkpoints, *arrays)
+    return PairedMetric(about, kind, checkpoints, *arrays)
 
 
-def _kind(
+def _find_kind(
     about: Mapping[str, Any],
     values: Numbers,
     before: Numbers,
@@ -149,7 +149,7 @@ def _kind(
     return JOINT
 
 
-def _matched(
+def _match_items(
     about: Mapping[str, Any], checkpoints: pl.DataFrame, items: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the unedited model's items, and those of all checkpoints, in their order and the items' order."""
@@ -158,9 +158,9 @@ def _matched(
     if before.select(by).is_duplicated().any():
         by += ["doc_id", "target_hash"]
     if before.is_empty():
-        raise _unpaired(about, None, "the unedited model has no items")
+        raise _unpaired_error(about, None, "the unedited model has no items")
     if before.select(by).is_duplicated().any():
-        raise _unpaired(about, None, "the unedited model has an item twice")
+        raise _unpaired_error(about, None, "the unedited model has an item twice")
     numbered = before.select(*by, item=pl.int_range(pl.len()))
     edited = items.filter(pl.col("editor") != UNEDITED).join(numbered, on=by, how="left")
     versions = before["task_hash"].unique()
@@ -172,13 +172,13 @@ def _matched(
     )
     told = checkpoints.select(KEY.keys()).join(counted, on=list(KEY), how="full", coalesce=True)
     for row in told.iter_rows(named=True):
-        fault = _fault(row, len(before))
+        fault = _find_fault(row, len(before))
         if fault:
-            raise _unpaired(about, row, fault)
+            raise _unpaired_error(about, row, fault)
     return before, edited.sort(*KEY, "item")
 
 
-def _fault(row: Mapping[str, Any], n: int) -> str | None:
+def _find_fault(row: Mapping[str, Any], n: int) -> str | None:
     """Return what is wrong with the items of one checkpoint."""
     if row["n"] is None:
         return f"none of the unedited model's {n} items"
@@ -193,7 +193,7 @@ def _fault(row: Mapping[str, Any], n: int) -> str | None:
     return None
 
 
-def _unpaired(about: Mapping[str, Any], row: Mapping[str, Any] | None, fault: str) -> CollateralError:
+def _unpaired_error(about: Mapping[str, Any], row: Mapping[str, Any] | None, fault: str) -> CollateralError:
     model, suite, task = about["model"], about["suite"], about["task"]
     if row is None:
         who, where = f"model '{model}', editor '{UNEDITED}', 0 edits", f"results/unedited/{model}"
@@ -206,7 +206,7 @@ def _unpaired(about: Mapping[str, Any], row: Mapping[str, Any] | None, fault: st
     )
 
 
-def cells(one: Measured) -> Iterator[tuple[Mapping[str, Any], list[int]]]:
+def iterate_cells(one: PairedMetric) -> Iterator[tuple[Mapping[str, Any], list[int]]]:
     """Yield each (model, data set, editor, edits) of a metric, and the numbers of its checkpoints, one a seed."""
     numbered = one.checkpoints.with_row_index("row")
     for _, rows in numbered.group_by(CELL, maintain_order=True):

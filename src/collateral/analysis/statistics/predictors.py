@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from collateral.analysis.statistics.inference import Terms
-from collateral.analysis.statistics.tradeoffs import common_tasks, mean_abilities
+from collateral.analysis.statistics.tradeoffs import average_abilities, select_common_tasks
 from collateral.analysis.tables.collect import KEY
 
 Numbers = npt.NDArray[np.float64]
@@ -51,7 +51,7 @@ RATIOS = {
 FEWEST_CHAINS = 5  # to draw from, for an interval
 
 
-def predictors(
+def correlate_predictors(
     normalised: pl.DataFrame,
     weights: pl.DataFrame,
     drift: pl.DataFrame | None,
@@ -67,18 +67,18 @@ def predictors(
     many chains has by chance. Null below five chains; rho is null where one of the two does not vary.
 
     Args:
-        normalised: of `normalised.carried`.
+        normalised: of `carry_forward`.
         weights: the table of that name.
         drift: the table of that name, if there is one.
         objectives: the table of that name, if there is one.
         terms: level, resamples, seed.
     """
-    harm = harms(normalised)
+    harm = compute_harms(normalised)
     statistics = pl.concat(
         [
-            weight_statistics(weights).with_columns(source=pl.lit("weights")),
-            drift_statistics(drift).with_columns(source=pl.lit("drift")),
-            objective_statistics(objectives, harm).with_columns(source=pl.lit("objectives")),
+            summarize_weights(weights).with_columns(source=pl.lit("weights")),
+            summarize_drift(drift).with_columns(source=pl.lit("drift")),
+            summarize_objectives(objectives, harm).with_columns(source=pl.lit("objectives")),
         ]
     )
     both = statistics.join(harm, on=_CHECKPOINT, how="inner").filter(pl.col("value").is_finite())
@@ -87,22 +87,22 @@ def predictors(
         by = [*scope, "source", "statistic", "harm"]
         for name, own in both.sort(*by, *_CHECKPOINT).group_by(by, maintain_order=True):
             told = {"dataset": None, **dict(zip(by, name, strict=True))}
-            rows.append({**told, **_correlation(own, terms)})
+            rows.append({**told, **_correlate(own, terms)})
     return pl.DataFrame(rows, schema=SCHEMA).sort("model", "dataset", "source", "harm", "statistic")
 
 
-def harms(normalised: pl.DataFrame) -> pl.DataFrame:
+def compute_harms(normalised: pl.DataFrame) -> pl.DataFrame:
     """Return the key, `harm` (an ability, or `mean`) and `loss`, 1 - what is left of it."""
-    mean = mean_abilities(normalised).select(*KEY, harm=pl.lit(MEAN), loss=1 - pl.col("ability"))
-    own = common_tasks(normalised).group_by([*KEY, "ability"]).agg(pl.col("normalised").mean())
+    mean = average_abilities(normalised).select(*KEY, harm=pl.lit(MEAN), loss=1 - pl.col("ability"))
+    own = select_common_tasks(normalised).group_by([*KEY, "ability"]).agg(pl.col("normalised").mean())
     return pl.concat([mean, own.select(*KEY, harm="ability", loss=1 - pl.col("normalised"))])
 
 
-def _of(table: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+def _select(table: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     return table.filter(pl.col("statistic").is_in(names))
 
 
-def weight_statistics(weights: pl.DataFrame) -> pl.DataFrame:
+def summarize_weights(weights: pl.DataFrame) -> pl.DataFrame:
     """Return the key, `statistic` and `value`: one number of a checkpoint from those of its edited matrices.
 
     Distances over elements are summed, Frobenius norms added as squares, of spectral norms the largest counts, shares
@@ -131,18 +131,18 @@ def weight_statistics(weights: pl.DataFrame) -> pl.DataFrame:
     special = [*SUMS, *ROOTS, *LARGEST, *sides, "zero_weights"]
     single = pl.concat(
         [
-            _of(changed, SUMS).group_by(by).agg(value.sum()),
-            _of(changed, ROOTS).group_by(by).agg(value.pow(2).sum().sqrt()),
-            _of(changed, LARGEST).group_by(by).agg(value.max()),
+            _select(changed, SUMS).group_by(by).agg(value.sum()),
+            _select(changed, ROOTS).group_by(by).agg(value.pow(2).sum().sqrt()),
+            _select(changed, LARGEST).group_by(by).agg(value.max()),
             changed.filter(~pl.col("statistic").is_in(special)).group_by(by).agg(weighted.alias("value")),
         ]
-    ).with_columns(statistic=_named())
-    own = pl.concat([single.select(*_CHECKPOINT, "statistic", "value"), _ratios(changed)])
+    ).with_columns(statistic=_name_statistic())
+    own = pl.concat([single.select(*_CHECKPOINT, "statistic", "value"), _compute_ratios(changed)])
     still = told.filter(pl.col("parameter") == NO_MATRIX).select(_CHECKPOINT).unique()
-    return pl.concat([own, _unchanged(still, own)])
+    return pl.concat([own, _fill_unchanged(still, own)])
 
 
-def _named() -> pl.Expr:
+def _name_statistic() -> pl.Expr:
     """Return the statistic's name with its threshold or quantile."""
     number = pl.col("threshold").cast(pl.String)
     return (
@@ -154,7 +154,7 @@ def _named() -> pl.Expr:
     )
 
 
-def _ratios(changed: pl.DataFrame) -> pl.DataFrame:
+def _compute_ratios(changed: pl.DataFrame) -> pl.DataFrame:
     """Return after / before, of all edited matrices together."""
     value, size = pl.col("value"), pl.col("size")
     ways = {
@@ -166,14 +166,16 @@ def _ratios(changed: pl.DataFrame) -> pl.DataFrame:
     for name, way in RATIOS.items():
         pair = [f"{name}_before", f"{name}_after"]
         if way == "max":
-            matrices = _of(changed, pair).pivot(
+            matrices = _select(changed, pair).pivot(
                 "statistic", index=[*_CHECKPOINT, "parameter"], values="value"
             )
             if not set(pair) <= set(matrices.columns):
                 continue
             both = matrices.group_by(_CHECKPOINT).agg(value=(pl.col(pair[1]) / pl.col(pair[0])).max())
         else:
-            totals = _of(changed, pair).group_by([*_CHECKPOINT, "statistic"]).agg(ways[way].alias("value"))
+            totals = (
+                _select(changed, pair).group_by([*_CHECKPOINT, "statistic"]).agg(ways[way].alias("value"))
+            )
             sides = totals.pivot("statistic", index=_CHECKPOINT, values="value")
             if not set(pair) <= set(sides.columns):
                 continue
@@ -182,7 +184,7 @@ def _ratios(changed: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def _unchanged(still: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+def _fill_unchanged(still: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     """Return distances of 0 and ratios of 1 for the checkpoints without a changed matrix."""
     names = own.select("statistic").unique(maintain_order=True)
     zero = (
@@ -205,7 +207,7 @@ def _unchanged(still: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def drift_statistics(drift: pl.DataFrame | None) -> pl.DataFrame:
+def summarize_drift(drift: pl.DataFrame | None) -> pl.DataFrame:
     """Return the key, `statistic` and `value`: of the last layer, and the mean over the edited ones before it."""
     if drift is None or drift.is_empty():
         return pl.DataFrame(schema={**KEY, "statistic": pl.String, "value": pl.Float64})
@@ -219,14 +221,14 @@ def drift_statistics(drift: pl.DataFrame | None) -> pl.DataFrame:
     return named.group_by([*_CHECKPOINT, "statistic"]).agg(pl.col("value").mean())
 
 
-def objective_statistics(objectives: pl.DataFrame | None, harm: pl.DataFrame) -> pl.DataFrame:
+def summarize_objectives(objectives: pl.DataFrame | None, harm: pl.DataFrame) -> pl.DataFrame:
     """Return the key, `statistic` and `value`: perplexity of the edit targets under the unedited model.
 
     Of all edits up to the checkpoint, exp of their mean nll; and by question type if it has several.
 
     Args:
         objectives: the table of that name.
-        harm: of `harms`, for the checkpoints.
+        harm: of `compute_harms`, for the checkpoints.
     """
     if objectives is None or objectives.is_empty() or harm.is_empty():
         return pl.DataFrame(schema={**KEY, "statistic": pl.String, "value": pl.Float64})
@@ -242,7 +244,7 @@ def objective_statistics(objectives: pl.DataFrame | None, harm: pl.DataFrame) ->
     return rows.group_by([*_CHECKPOINT, "statistic"]).agg(value=pl.col("nll").mean().exp())
 
 
-def _correlation(own: pl.DataFrame, terms: Terms) -> dict[str, float | int | None]:
+def _correlate(own: pl.DataFrame, terms: Terms) -> dict[str, float | int | None]:
     """Return rho with its interval and p, of points in chains."""
     x, y = own["value"].to_numpy(), own["loss"].to_numpy()
     chain = own.select(pl.struct(_CHAIN).rank("dense") - 1).to_series().to_numpy().astype(int)

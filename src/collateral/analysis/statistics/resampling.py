@@ -127,7 +127,7 @@ def _saddlepoint_tail(moved: Numbers, total: float) -> float:
     return float(min(max(tail, 0.5 ** len(moved)), 0.5))
 
 
-def unseen(pair: Paired) -> float:
+def unseen_variance(pair: Paired) -> float:
     """Return the variance that is added to a mean effect for items which did not move and might have.
 
     A share's: that of one more changed item, half of it in each direction, 1 / (n (n + 2)), as Agresti and Min (2005)
@@ -145,7 +145,7 @@ def student(pair: Paired) -> tuple[float, float, float]:
     of freedom.
     """
     own = pair.influences()[0]
-    variance = float(own.var(ddof=1)) / len(own) + unseen(pair)
+    variance = float(own.var(ddof=1)) / len(own) + unseen_variance(pair)
     return float(pair.effects()[0]), float(np.sqrt(variance)), float(len(own) - 1)
 
 
@@ -176,7 +176,7 @@ def bca_interval(pair: Paired, alpha: float, resamples: int, seed: int) -> tuple
     own = pair.influences()[0]
     if float(np.abs(own).max()) <= 1e-12 * max(1.0, float(np.abs(pair.effects()[0]))):
         return float(pair.effects()[0]), float(pair.effects()[0])
-    drawn = _resampled(pair, resamples, seed)
+    drawn = _resample(pair, resamples, seed)
     effect = float(pair.effects()[0])
     side = float((drawn < effect).mean() + (drawn == effect).mean() / 2)
     if not np.isfinite(drawn).all() or side in (0.0, 1.0):
@@ -188,7 +188,7 @@ def bca_interval(pair: Paired, alpha: float, resamples: int, seed: int) -> tuple
     return float(low), float(high)
 
 
-def _resampled(pair: Paired, resamples: int, seed: int) -> Numbers:
+def _resample(pair: Paired, resamples: int, seed: int) -> Numbers:
     """Return the effects of the first seed under resamples of the items."""
     moved, weight = pair.after[0], pair.after_weight[0]
     data: list[Numbers] = [pair.sign * (moved - pair.before), weight]
@@ -259,7 +259,7 @@ class Crossed:
         return high
 
 
-def crossed(pair: Paired, resamples: int, seed: int) -> Crossed:
+def bootstrap_crossed(pair: Paired, resamples: int, seed: int) -> Crossed:
     """Return the crossed ("pigeonhole") bootstrap of the mean effect over seeds, for two seeds or more.
 
     Seeds and items are resampled independently of each other (Owen 2007, Annals of Applied Statistics 1:386). Of S
@@ -279,5 +279,5 @@ def crossed(pair: Paired, resamples: int, seed: int) -> Crossed:
     times = np.stack([(draws == one).sum(axis=1) for one in range(count)], axis=1) / (count - 1)
     covariance = np.cov(influences, ddof=1) / n
     variances = np.einsum("ij,jk,ik->i", times, covariance, times)
-    errors = np.sqrt(np.where(variances > 1e-30, variances, 0.0) + unseen(pair))
+    errors = np.sqrt(np.where(variances > 1e-30, variances, 0.0) + unseen_variance(pair))
     return Crossed(times @ effects, errors, float(n - 1))

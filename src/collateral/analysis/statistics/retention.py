@@ -23,7 +23,7 @@ _STARTS = [0, 1, *(step * 10**power for power in range(5) for step in (5, 10, 20
 _AT_ONCE = -1  # age of the rows that hold the score right after each edit
 
 
-def reliability(efficacy: pl.DataFrame, when: str) -> pl.DataFrame:
+def select_reliability(efficacy: pl.DataFrame, when: str) -> pl.DataFrame:
     """Return the probes of the edits themselves of edited models: key, position, fact_id, probe, and both scores.
 
     Args:
@@ -39,16 +39,16 @@ def reliability(efficacy: pl.DataFrame, when: str) -> pl.DataFrame:
     ).select(*columns, **{how: pl.col(column).cast(pl.Float64) for how, column in HOWS.items()})
 
 
-def first_scores(efficacy: pl.DataFrame) -> pl.DataFrame:
+def select_first_scores(efficacy: pl.DataFrame) -> pl.DataFrame:
     """Return each edit's probes right after it, one row a probe."""
     return (
-        reliability(efficacy, "after_edit")
+        select_reliability(efficacy, "after_edit")
         .sort("edits", maintain_order=True)
         .unique(PROBE, keep="first", maintain_order=True)
     )
 
 
-def retention(efficacy: pl.DataFrame, editors: pl.DataFrame | None) -> pl.DataFrame:
+def measure_retention(efficacy: pl.DataFrame, editors: pl.DataFrame | None) -> pl.DataFrame:
     """Return the mean score of earlier edits at each checkpoint, by age: the D4S paper's current evaluation.
 
     age: edits made after the fact's own operation, in bins 0, 1-4, 5-9, 10-19, 20-49, 50-99, and so on; facts of one
@@ -60,10 +60,10 @@ def retention(efficacy: pl.DataFrame, editors: pl.DataFrame | None) -> pl.DataFr
         efficacy: the table of that name.
         editors: the table of that name, for batch sizes; without it, one fact at a time.
     """
-    now = _aged(reliability(efficacy, "now"), editors)
+    now = _add_age(select_reliability(efficacy, "now"), editors)
     checkpoints = now.select(KEY.keys()).unique(maintain_order=True)
     then = (
-        first_scores(efficacy)
+        select_first_scores(efficacy)
         .drop("edits")
         .join(checkpoints, on=["model", "dataset", "seed", "editor"], how="inner", maintain_order="left")
         .filter(pl.col("position") <= pl.col("edits"))
@@ -75,10 +75,10 @@ def retention(efficacy: pl.DataFrame, editors: pl.DataFrame | None) -> pl.DataFr
         variable_name="how",
         value_name="value",
     )
-    return _clustered(rows.drop_nulls("value"))
+    return _average_clustered(rows.drop_nulls("value"))
 
 
-def _aged(rows: pl.DataFrame, editors: pl.DataFrame | None) -> pl.DataFrame:
+def _add_age(rows: pl.DataFrame, editors: pl.DataFrame | None) -> pl.DataFrame:
     """Return the rows with the bin of their age."""
     size = pl.lit(1, pl.Int32)
     if editors is not None and not editors.is_empty():
@@ -96,7 +96,7 @@ def _aged(rows: pl.DataFrame, editors: pl.DataFrame | None) -> pl.DataFrame:
     return rows.with_columns(age_low=low.cast(pl.Int32), age_high=high.cast(pl.Int32))
 
 
-def _clustered(rows: pl.DataFrame) -> pl.DataFrame:
+def _average_clustered(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the mean of each cell; se² = F/(F-1) Σ_f (Σ_{i∈f} (x_i - x̄))² / N², for N probes of F facts."""
     by = ["model", "dataset", "editor", "edits", "age_low", "age_high", "how"]
     centred = rows.with_columns(

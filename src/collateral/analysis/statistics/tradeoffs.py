@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from collateral.analysis.statistics.retention import HOWS, PROBE, first_scores, reliability
+from collateral.analysis.statistics.retention import HOWS, PROBE, select_first_scores, select_reliability
 from collateral.analysis.tables.collect import KEY
 
 Numbers = npt.NDArray[np.float64]
@@ -37,7 +37,7 @@ _STUDY = ("model", "dataset")
 log = logging.getLogger(__name__)
 
 
-def common_tasks(normalised: pl.DataFrame) -> pl.DataFrame:
+def select_common_tasks(normalised: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of measurable tasks that every checkpoint of their model and data set was evaluated on.
 
     A mean over other tasks is another mean: a checkpoint with one task more would not compare.
@@ -57,24 +57,24 @@ def common_tasks(normalised: pl.DataFrame) -> pl.DataFrame:
     return kept
 
 
-def mean_abilities(normalised: pl.DataFrame) -> pl.DataFrame:
+def average_abilities(normalised: pl.DataFrame) -> pl.DataFrame:
     """Return the key and `ability`: the mean over abilities of what is left, each the mean over its tasks."""
-    own = common_tasks(normalised).group_by([*KEY, "ability"]).agg(pl.col("normalised").mean())
+    own = select_common_tasks(normalised).group_by([*KEY, "ability"]).agg(pl.col("normalised").mean())
     return own.group_by(KEY.keys()).agg(ability=pl.col("normalised").mean()).sort(KEY.keys())
 
 
-def efficacies(efficacy: pl.DataFrame) -> pl.DataFrame:
+def compute_efficacies(efficacy: pl.DataFrame) -> pl.DataFrame:
     """Return the key, `efficacy_kind` and `efficacy` of each checkpoint, over all edits up to it.
 
     teacher-forced, generation: mean reliability at the checkpoint. retention: teacher-forced reliability at the
     checkpoint as a share of that right after each edit, of the probes measured at both; null where that was 0. An
     editor that changes nothing retains all of the nothing that it achieved.
     """
-    now = reliability(efficacy, "now")
+    now = select_reliability(efficacy, "now")
     means = now.unpivot(list(HOWS), index=list(KEY), variable_name="efficacy_kind", value_name="efficacy")
     own = means.group_by([*KEY, "efficacy_kind"]).agg(pl.col("efficacy").mean())
     how = next(iter(HOWS))
-    then = first_scores(efficacy).select(*PROBE, then=how)
+    then = select_first_scores(efficacy).select(*PROBE, then=how)
     both = now.join(then, on=PROBE, how="inner").drop_nulls([how, "then"])
     kept = both.group_by(KEY.keys()).agg(now=pl.col(how).sum(), then=pl.col("then").sum())
     share = kept.select(
@@ -85,20 +85,22 @@ def efficacies(efficacy: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([own, share]).sort(*KEY, "efficacy_kind")
 
 
-def tradeoffs(normalised: pl.DataFrame, efficacy: pl.DataFrame) -> pl.DataFrame:
+def compute_tradeoffs(normalised: pl.DataFrame, efficacy: pl.DataFrame) -> pl.DataFrame:
     """Return one row per editor, number of edits and kind of efficacy: means over the seeds measured for both.
 
     on_front: no other point of the model, data set and kind is at least as good in both and better in one.
 
     Args:
-        normalised: of `normalised.carried`.
+        normalised: of `carry_forward`.
         efficacy: the table of that name.
     """
-    joined = mean_abilities(normalised).join(efficacies(efficacy), on=list(KEY), how="inner")
+    joined = average_abilities(normalised).join(compute_efficacies(efficacy), on=list(KEY), how="inner")
     by = ["model", "dataset", "editor", "edits", "efficacy_kind"]
     points = joined.group_by(by).agg(pl.col("ability", "efficacy").mean()).sort(by)
     groups = [
-        rows.with_columns(on_front=pl.Series(front(rows["ability"].to_numpy(), rows["efficacy"].to_numpy())))
+        rows.with_columns(
+            on_front=pl.Series(find_front(rows["ability"].to_numpy(), rows["efficacy"].to_numpy()))
+        )
         for _, rows in points.group_by([*_STUDY, "efficacy_kind"], maintain_order=True)
     ]
     if not groups:
@@ -106,7 +108,7 @@ def tradeoffs(normalised: pl.DataFrame, efficacy: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(groups).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).sort(by)
 
 
-def front(ability: Numbers, efficacy: Numbers) -> npt.NDArray[np.bool_]:
+def find_front(ability: Numbers, efficacy: Numbers) -> npt.NDArray[np.bool_]:
     """Return which points no other point dominates; never one that is not known."""
     known = np.isfinite(ability) & np.isfinite(efficacy)
     found = np.zeros(len(ability), dtype=bool)
@@ -117,14 +119,14 @@ def front(ability: Numbers, efficacy: Numbers) -> npt.NDArray[np.bool_]:
     return found
 
 
-def areas(points: pl.DataFrame) -> pl.DataFrame:
+def compute_areas(points: pl.DataFrame) -> pl.DataFrame:
     """Return the areas under ability and efficacy against edits, from 0 to the last checkpoint, divided by that.
 
     Trapezoids. At 0 edits the ability is 1, so that an area of 1 is nothing lost; efficacy has no value there and is
     taken as at the first checkpoint. Checkpoints whose efficacy is not known are left out of its area.
 
     Args:
-        points: of `tradeoffs`.
+        points: of `compute_tradeoffs`.
     """
     rows = []
     by = ("model", "dataset", "editor", "efficacy_kind")

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from collateral.analysis.tables.collect import KEY, UNEDITED, above_chance, is_perplexity
+from collateral.analysis.tables.collect import KEY, UNEDITED, is_above_chance, is_perplexity
 
 CHAIN = ("model", "dataset", "seed", "editor")
 SIGN_SCHEMA = {**KEY, "suite": pl.String, "task": pl.String, "reason": pl.String}
@@ -20,7 +20,7 @@ _TASK = ("suite", "task")
 FEWEST_ITEMS = 10  # of which the same answer to nearly all says something
 
 
-def signs(abilities: pl.DataFrame, items: pl.DataFrame, settings: Mapping[str, Any]) -> pl.DataFrame:
+def find_signs(abilities: pl.DataFrame, items: pl.DataFrame, settings: Mapping[str, Any]) -> pl.DataFrame:
     """Return one row for each sign of collapse: the checkpoint, the suite, the task, and the reason in words.
 
     not finite           a metric or an item's score is not a finite number
@@ -31,8 +31,8 @@ def signs(abilities: pl.DataFrame, items: pl.DataFrame, settings: Mapping[str, A
                          below chance; the task is the first of them
 
     Args:
-        abilities: as `tables.abilities` gives it, the unedited model's rows included.
-        items: as `tables.items` gives it.
+        abilities: as `collect_abilities` returns it, the unedited model's rows included.
+        items: as `collect_items` returns it.
         settings: `perplexity_ratio`, `one_answer`.
     """
     edited, before = _split(abilities)
@@ -100,7 +100,7 @@ def _below_chance(edited: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
     scored = edited.filter(pl.col("primary") & pl.col("higher_is_better") & pl.col("chance").is_not_null())
     both = _with_unedited(scored, before, [*_TASK, "metric"], "value", "stderr")
     able = both.filter(
-        above_chance(pl.col("unedited_value"), pl.col("unedited_stderr").fill_null(0.0), pl.col("chance"))
+        is_above_chance(pl.col("unedited_value"), pl.col("unedited_stderr").fill_null(0.0), pl.col("chance"))
     )
     return (
         able.group_by(KEY.keys(), maintain_order=True)
@@ -115,7 +115,7 @@ def _below_chance(edited: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def collapses(
+def find_collapses(
     abilities: pl.DataFrame, items: pl.DataFrame, skipped: pl.DataFrame, settings: Mapping[str, Any]
 ) -> pl.DataFrame:
     """Return one row per checkpoint that was evaluated or left out for a collapse: has its chain collapsed by then?
@@ -124,13 +124,13 @@ def collapses(
     signs, or where the chain collapsed), evaluated.
 
     Args:
-        abilities: as `tables.abilities` gives it.
-        items: as `tables.items` gives it.
-        skipped: as `tables.skipped` gives it.
+        abilities: as `collect_abilities` returns it.
+        items: as `collect_items` returns it.
+        skipped: as `collect_skipped` returns it.
         settings: `perplexity_ratio`, `one_answer`.
     """
     told = (
-        signs(abilities, items, settings)
+        find_signs(abilities, items, settings)
         .group_by(KEY.keys(), maintain_order=True)
         .agg(reasons=pl.col("reason").unique(maintain_order=True).str.join("; "))
     )
@@ -159,7 +159,7 @@ def collapses(
     )
 
 
-def verdict(
+def judge_chain(
     abilities: pl.DataFrame,
     items: pl.DataFrame,
     previous: Mapping[str, Any] | None,
@@ -177,5 +177,5 @@ def verdict(
     """
     if previous and previous["collapsed_at"] is not None:
         return dict(previous)
-    reasons = signs(abilities, items, settings)["reason"].unique(maintain_order=True).to_list()
+    reasons = find_signs(abilities, items, settings)["reason"].unique(maintain_order=True).to_list()
     return {"collapsed_at": edits if reasons else None, "reasons": reasons}

@@ -33,7 +33,7 @@ _UNEDITED = re.compile(r"results/unedited/(?P<model>[^/]+)/")
 _KNOWN = re.compile(r"results/prepared/(?P<model>[^/]+)/known-(?P<dataset>.+)\.parquet$")
 
 
-def key_of(path: Path) -> dict[str, Any]:
+def parse_key(path: Path) -> dict[str, Any]:
     """Return model, dataset, seed, editor and edits of a result file, from where it lies.
 
     The unedited reference has the editor `unedited` and 0 edits.
@@ -62,22 +62,24 @@ def key_of(path: Path) -> dict[str, Any]:
     )
 
 
-def _keyed(path: Path) -> pl.DataFrame:
+def _read_keyed(path: Path) -> pl.DataFrame:
     """Return a parquet table with its key in front."""
     table = read_table(path, "a result")
-    key = key_of(path)
+    key = parse_key(path)
     front = [pl.lit(key[name], dtype=kind).alias(name) for name, kind in KEY.items()]
     return table.select(*front, pl.all())
 
 
-def stacked(paths: Sequence[Path]) -> pl.DataFrame:
+def stack_tables(paths: Sequence[Path]) -> pl.DataFrame:
     """Return all rows of some tables of one kind, each with its key."""
     if not paths:
         return pl.DataFrame(schema=KEY)
-    return pl.concat([_keyed(path) for path in paths], how="vertical")
+    return pl.concat([_read_keyed(path) for path in paths], how="vertical")
 
 
-def abilities(paths: Sequence[Path], suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pl.DataFrame:
+def collect_abilities(
+    paths: Sequence[Path], suites: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> pl.DataFrame:
     """Return one row per checkpoint, suite, task and metric.
 
     Args:
@@ -98,14 +100,14 @@ def abilities(paths: Sequence[Path], suites: Mapping[str, Mapping[str, Mapping[s
         "primary": pl.Boolean,
     }
     rows = [
-        {**key_of(path), "suite": path.stem, **row}
+        {**parse_key(path), "suite": path.stem, **row}
         for path in paths
-        for row in result_rows(path, suites.get(path.stem, {}))
+        for row in read_result_rows(path, suites.get(path.stem, {}))
     ]
     return pl.DataFrame(rows, schema=columns)
 
 
-def result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def read_result_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one row per task and metric of a stored result.
 
     Args:
@@ -156,16 +158,16 @@ def is_perplexity(metric: str) -> bool:
     return "perplexity" in metric or "ppl" in metric
 
 
-def above_chance(value: Any, stderr: Any, chance: Any) -> Any:
+def is_above_chance(value: Any, stderr: Any, chance: Any) -> Any:
     """Return whether a score is better than guessing by two standard errors: numbers, or expressions of columns."""
     return value - 2 * stderr > chance
 
 
-def skipped(paths: Sequence[Path]) -> pl.DataFrame:
+def collect_skipped(paths: Sequence[Path]) -> pl.DataFrame:
     """Return one row per checkpoint and suite that was not evaluated, as its chain had collapsed before."""
     found = [(path, read_sealed_json(path, "an lm-eval result").get("not_evaluated")) for path in paths]
     rows = [
-        {**key_of(path), "suite": path.stem, "collapsed_at": why["collapsed_at"]}
+        {**parse_key(path), "suite": path.stem, "collapsed_at": why["collapsed_at"]}
         for path, why in found
         if why
     ]
@@ -183,14 +185,15 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def items(paths: Sequence[Path]) -> pl.DataFrame:
+def collect_items(paths: Sequence[Path]) -> pl.DataFrame:
     """Return one row per checkpoint, suite, task, item and metric; refuse tasks whose text has changed.
 
     Raises:
         CollateralError: two checkpoints were scored on different versions of a task.
     """
     tables = [
-        _keyed(path).with_columns(suite=pl.lit(path.name.removesuffix(".items.parquet"))) for path in paths
+        _read_keyed(path).with_columns(suite=pl.lit(path.name.removesuffix(".items.parquet")))
+        for path in paths
     ]
     if not tables:
         return pl.DataFrame(schema={**KEY, "suite": pl.String})
@@ -205,16 +208,18 @@ def items(paths: Sequence[Path]) -> pl.DataFrame:
     return table
 
 
-def efficacy(now: Sequence[Path], after_edit: Sequence[Path], reference: Sequence[Path]) -> pl.DataFrame:
+def collect_efficacy(
+    now: Sequence[Path], after_edit: Sequence[Path], reference: Sequence[Path]
+) -> pl.DataFrame:
     """Return one row per checkpoint, fact and probe: the unedited model, right after the edit, and now.
 
     The unedited model was probed on blocks of facts; its rows are those of facts that were edited.
     """
-    edited, before = stacked([*now, *after_edit]), stacked(reference)
+    edited, before = stack_tables([*now, *after_edit]), stack_tables(reference)
     return pl.concat([edited, before.join(edited, on=["model", "dataset", "seed", "fact_id"], how="semi")])
 
 
-def objectives(reference: Sequence[Path], facts: Sequence[Path]) -> pl.DataFrame:
+def collect_objectives(reference: Sequence[Path], facts: Sequence[Path]) -> pl.DataFrame:
     """Return how surprising each fact's edit target is to the unedited model, before any edit.
 
     perplexity = exp(-1/T Σ log p(target token | prompt, earlier target tokens)) over the T tokens of the edit target:
@@ -230,13 +235,13 @@ def objectives(reference: Sequence[Path], facts: Sequence[Path]) -> pl.DataFrame
         .with_columns(dataset=pl.lit(path.stem))
         for path in facts
     ]
-    asked = stacked(reference).filter(kind="reliability").drop("editor", "edits")
+    asked = stack_tables(reference).filter(kind="reliability").drop("editor", "edits")
     told = asked.join(pl.concat(types), on=["dataset", "fact_id"], how="left")
     columns = ("model", "dataset", "seed", "position", "fact_id", "case_id", "question_type", "target")
     return told.select(*columns, nll="nll_target", perplexity=pl.col("nll_target").exp())
 
 
-def known_share(paths: Sequence[Path]) -> pl.DataFrame:
+def count_known_facts(paths: Sequence[Path]) -> pl.DataFrame:
     """Return model, dataset, number of facts, and how many of them the unedited model knows."""
     rows = []
     for path in paths:

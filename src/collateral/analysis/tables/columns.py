@@ -265,7 +265,7 @@ INFERRED_ROWS = {
     ),
 }
 
-OWN = {
+OVERRIDES = {
     ("single-weights", "edits"): Column(WHOLE, "last fact of the job that made the edit", "facts"),
     ("weights", "value"): Column(REAL, "the statistic", "the statistic's"),
     ("heatmaps", "value"): Column(REAL, "mean |ΔW| of the block"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from collateral.analysis.tables.collect import KEY, key_of
+from collateral.analysis.tables.collect import KEY, parse_key
 from collateral.analysis.tables.schema import TABLES
 from collateral.errors import CollateralError
 from collateral.study.job_records import Record, parse_job, read_record
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 UPDATE = ("delta.parquet", "state.safetensors")
 
 
-def costs(edits: Sequence[Path], benchmarks: Path) -> pl.DataFrame:
+def collect_costs(edits: Sequence[Path], benchmarks: Path) -> pl.DataFrame:
     """Return the table `costs`: one row per job of the study that was recorded or whose update lies on the disk.
 
     Nothing here is an input of the workflow: records may be lacking; those of other studies are left out.
@@ -26,7 +26,7 @@ def costs(edits: Sequence[Path], benchmarks: Path) -> pl.DataFrame:
         edits: the records of edits, `edits.parquet`; their places say which chains the study has.
         benchmarks: the folder of Snakemake's benchmarks.
     """
-    checkpoints = [key_of(path) for path in edits]
+    checkpoints = [parse_key(path) for path in edits]
     known = {tuple(key.values())[:length] for key in checkpoints for length in (1, 3, 5)}
     rows = {_identity(job): _row(job, record) for job, record in _records(benchmarks)}
     found = {identity: row for identity, row in rows.items() if _scope(row) in known}

@@ -8,8 +8,8 @@ import polars as pl
 
 from collateral.analysis.tables import collapse
 from collateral.analysis.tables import collect as tables
-from collateral.analysis.tables.costs import costs
-from collateral.analysis.tables.schema import MEASURED, TABLES, conformed, flat
+from collateral.analysis.tables.costs import collect_costs
+from collateral.analysis.tables.schema import MEASURED, TABLES, conform_table, flatten_lists
 from collateral.editing.registry import regularizer_declaration
 from collateral.io.atomic import whole_file
 from collateral.io.parquet import made_with, write_table
@@ -17,14 +17,14 @@ from collateral.io.parquet import made_with, write_table
 Paths = Mapping[str, Sequence[Path]]
 
 
-def gathered(
+def gather_tables(
     paths: Paths,
     suites: Mapping[str, Mapping[str, Mapping[str, Any]]],
     editors: Mapping[str, Mapping[str, Any]],
     collapsing: Mapping[str, Any],
     benchmarks: Path,
 ) -> dict[str, pl.DataFrame]:
-    """Return name → table, for all of `tableschemas.MEASURED`; of kinds without a file the table is empty.
+    """Return name → table, for all of `MEASURED`; of kinds without a file the table is empty.
 
     Args:
         paths: kind of result → files, as `outputs.list_results` names them.
@@ -37,24 +37,24 @@ def gathered(
         CollateralError: a file is not readable, or not of this version.
     """
     found = {
-        "abilities": tables.abilities(paths["abilities"], suites),
-        "ability-items": tables.items(paths["samples"]),
+        "abilities": tables.collect_abilities(paths["abilities"], suites),
+        "ability-items": tables.collect_items(paths["samples"]),
         "efficacy": _efficacy(paths),
-        "edits": tables.stacked(paths["edits"]),
-        "weights": tables.stacked(paths["weights"]),
-        "drift": tables.stacked(paths["drift"]),
-        "heatmaps": tables.stacked(paths["heatmaps"]),
-        "single-weights": tables.stacked(paths["singles"]),
-        "objectives": _where_all(tables.objectives, paths, "reference", "facts"),
-        "known": tables.known_share(paths["known"]),
-        "costs": costs(paths["edits"], benchmarks),
-        "libraries": library_table(paths),
-        "editors": editor_table(editors),
+        "edits": tables.stack_tables(paths["edits"]),
+        "weights": tables.stack_tables(paths["weights"]),
+        "drift": tables.stack_tables(paths["drift"]),
+        "heatmaps": tables.stack_tables(paths["heatmaps"]),
+        "single-weights": tables.stack_tables(paths["singles"]),
+        "objectives": _where_all(tables.collect_objectives, paths, "reference", "facts"),
+        "known": tables.count_known_facts(paths["known"]),
+        "costs": collect_costs(paths["edits"], benchmarks),
+        "libraries": tabulate_libraries(paths),
+        "editors": tabulate_editors(editors),
     }
-    whole = {name: conformed(name, table) for name, table in found.items()}
-    skipped = tables.skipped(paths["abilities"])
-    verdicts = collapse.collapses(whole["abilities"], whole["ability-items"], skipped, collapsing)
-    whole["collapses"] = conformed("collapses", verdicts)
+    whole = {name: conform_table(name, table) for name, table in found.items()}
+    skipped = tables.collect_skipped(paths["abilities"])
+    verdicts = collapse.find_collapses(whole["abilities"], whole["ability-items"], skipped, collapsing)
+    whole["collapses"] = conform_table("collapses", verdicts)
     return {name: whole[name] for name in MEASURED}
 
 
@@ -62,8 +62,8 @@ def _efficacy(paths: Paths) -> pl.DataFrame:
     if not paths["efficacy"] and not paths["after_edit"]:
         return pl.DataFrame()
     if not paths["reference"]:
-        return tables.stacked([*paths["efficacy"], *paths["after_edit"]])
-    return tables.efficacy(paths["efficacy"], paths["after_edit"], paths["reference"])
+        return tables.stack_tables([*paths["efficacy"], *paths["after_edit"]])
+    return tables.collect_efficacy(paths["efficacy"], paths["after_edit"], paths["reference"])
 
 
 def _where_all(make: Callable[..., pl.DataFrame], paths: Paths, *kinds: str) -> pl.DataFrame:
@@ -71,7 +71,7 @@ def _where_all(make: Callable[..., pl.DataFrame], paths: Paths, *kinds: str) -> 
     return make(*(paths[kind] for kind in kinds)) if all(paths[kind] for kind in kinds) else pl.DataFrame()
 
 
-def editor_table(editors: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+def tabulate_editors(editors: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     """Return what the editors of a study are, from their settings."""
     rows = [
         {
@@ -93,7 +93,7 @@ def _share_kept(regularizer: Mapping[str, Any]) -> Any:
     return regularizer["keep"] if "keep" in declared.annotations else None
 
 
-def library_table(paths: Paths) -> pl.DataFrame:
+def tabulate_libraries(paths: Paths) -> pl.DataFrame:
     """Return how many files of each kind were made with which version of each library."""
     rows = [
         {"artifact": kind, "library": library, "version": version}
@@ -112,4 +112,4 @@ def write_tables(found: Mapping[str, pl.DataFrame], folder: Path) -> None:
     for name, table in found.items():
         write_table(table, folder / f"{name}.parquet")
         with whole_file(folder / f"{name}.csv") as partial:
-            flat(table).write_csv(partial)
+            flatten_lists(table).write_csv(partial)

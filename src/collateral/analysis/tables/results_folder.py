@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from collateral.analysis.tables.collect import KEY
-from collateral.analysis.tables.schema import conformed
+from collateral.analysis.tables.schema import conform_table
 from collateral.errors import CollateralError
 from collateral.io.atomic import read_sealed_json
 from collateral.io.parquet import read_table
@@ -53,7 +53,7 @@ def read_results(folder: Path) -> Results:
     run = read_sealed_json(record, "a report's record") if record.is_file() else {}
     if not isinstance(run, dict):
         raise CollateralError(f"{record}: not a record of a run; delete it and run `make report`")
-    return Results(folder, {name: conformed(name, table) for name, table in found.items()}, run)
+    return Results(folder, {name: conform_table(name, table) for name, table in found.items()}, run)
 
 
 def compare_presence(a: Results, b: Results) -> pl.DataFrame:
@@ -98,18 +98,18 @@ def compare_settings(a: Results, b: Results) -> pl.DataFrame:
     for part in ("settings", "versions", "machine"):
         if part not in a.run or part not in b.run:
             continue
-        left, right = _flattened(a.run[part]), _flattened(b.run[part])
+        left, right = _flatten(a.run[part]), _flatten(b.run[part])
         for name in sorted(left.keys() | right.keys()):
             if left.get(name) != right.get(name):
                 rows.append((part, name, left.get(name), right.get(name)))
     return pl.DataFrame(rows, schema=SETTINGS, orient="row")
 
 
-def _flattened(value: Any, name: str = "") -> dict[str, str]:
+def _flatten(value: Any, name: str = "") -> dict[str, str]:
     """Return dotted key → value as text; lists stay whole."""
     if not isinstance(value, Mapping):
         return {name: str(value)}
     found: dict[str, str] = {}
     for key, own in value.items():
-        found |= _flattened(own, f"{name}.{key}" if name else str(key))
+        found |= _flatten(own, f"{name}.{key}" if name else str(key))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from collateral.analysis.tables.columns import COLUMNS, INFERRED_ROWS, MEASURED_ROWS, OWN, Column
+from collateral.analysis.tables.columns import COLUMNS, INFERRED_ROWS, MEASURED_ROWS, OVERRIDES, Column
 from collateral.errors import CollateralError
 
 
@@ -29,7 +29,7 @@ class Table:
 def _tables(rows: dict[str, tuple[str, str]]) -> dict[str, Table]:
     """Return name → table, from what a row is and the names of the columns in one line."""
     return {
-        name: Table(row, {one: OWN.get((name, one)) or COLUMNS[one] for one in columns.split()})
+        name: Table(row, {one: OVERRIDES.get((name, one)) or COLUMNS[one] for one in columns.split()})
         for name, (row, columns) in rows.items()
     }
 
@@ -47,7 +47,7 @@ READ = ("abilities", "ability-items", "collapses", "drift", "editors", "efficacy
 TABLES = MEASURED | INFERRED
 
 
-def conformed(name: str, table: pl.DataFrame) -> pl.DataFrame:
+def conform_table(name: str, table: pl.DataFrame) -> pl.DataFrame:
     """Return the table in its columns' order; one without rows gets the columns that it lacks.
 
     Raises:
@@ -74,13 +74,13 @@ def conformed(name: str, table: pl.DataFrame) -> pl.DataFrame:
     return table.select(list(schema))
 
 
-def flat(table: pl.DataFrame) -> pl.DataFrame:
+def flatten_lists(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table as CSV can hold it: the numbers of a list are one text with spaces between them."""
     nested = [name for name, kind in table.schema.items() if isinstance(kind, pl.List)]
     return table.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in nested)
 
 
-def reference(tables: Iterable[str]) -> str:
+def describe_tables(tables: Iterable[str]) -> str:
     """Return the description of some tables as Markdown."""
     parts = []
     for name in tables:

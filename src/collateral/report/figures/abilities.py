@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from collateral.analysis.tables.collect import above_chance, is_perplexity
+from collateral.analysis.tables.collect import is_above_chance, is_perplexity
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
 from collateral.report.charts.lines import lines
@@ -76,7 +76,7 @@ def _means(abilities: pl.DataFrame) -> pl.DataFrame:
         *ABILITY_KEYS, unedited="value", unedited_stderr="stderr"
     )
     bounded = pl.col("value").is_between(0, 1) | ~pl.col("value").is_finite()
-    above = above_chance(pl.col("unedited"), pl.col("unedited_stderr").fill_null(0.0), pl.col("chance"))
+    above = is_above_chance(pl.col("unedited"), pl.col("unedited_stderr").fill_null(0.0), pl.col("chance"))
     return means.join(reference, on=ABILITY_KEYS, how="left", maintain_order="left").with_columns(
         change=pl.col("value") - pl.col("unedited"),
         change_stderr=(pl.col("stderr").pow(2) + pl.col("unedited_stderr").pow(2)).sqrt(),

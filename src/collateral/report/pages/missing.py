@@ -10,7 +10,7 @@ def missing(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of what is missing.
 
     Args:
-        rows: `rule`, `done`, `of`, `where`, as `unfinished.missing` gives them.
+        rows: `rule`, `done`, `of`, `where`, as `find_missing_jobs` returns them.
     """
     body = [
         [
