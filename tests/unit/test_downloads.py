@@ -1,25 +1,24 @@
-"""Bringing in a data set's file: whole and verified or not at all, continued where it broke off."""
+"""A data set's file from a URL or a mirror: whole and verified, or one line that says what to do."""
 
 import functools
 import hashlib
 import logging
+import os
 import socket
 import subprocess
 import sys
 import threading
-import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from collateral.data.download import http as transfers
+from collateral.data.download import http
+from collateral.data.download import source as sources
 from collateral.data.download.fetch import fetch
-from collateral.data.download.retry import Patience
-from collateral.errors import CollateralError
+from collateral.data.download.mirror import find_in_mirror
 from loopback import serving
+from refusals import refused
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -33,164 +32,209 @@ def served():
         yield served
 
 
-@pytest.fixture
-def waits():
-    """The seconds that were waited between tries, in order; nothing waits in fact."""
-    return []
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """The seconds waited between tries, in order; no test waits them."""
+    seconds = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", seconds.append)
+    return seconds
 
 
 @pytest.fixture
-def get(served, waits, tmp_path):
-    """Fetch the served file; keywords replace what the source says."""
-
-    def call(mirror=None, max_bytes=2**30, read=5, **source):
-        return fetch(
-            {"url": served.url, "sha256": SHA} | source,
-            tmp_path / "data" / "facts.json",
-            mirror,
-            max_bytes=max_bytes,
-            patience=Patience(sleep=waits.append, read=read),
-        )
-
-    return call
+def target(tmp_path):
+    return tmp_path / "data" / "facts.json"
 
 
-def left(tmp_path):
-    return sorted(path.name for path in (tmp_path / "data").iterdir())
+@pytest.fixture
+def get(served, target):
+    """Fetch the served file; keywords replace what the source states."""
+    return lambda mirror=None, **source: fetch({"url": served.url, "sha256": SHA} | source, target, mirror)
 
 
-def refused(call, match, **source):
-    with pytest.raises(CollateralError, match=match) as caught:
-        call(**source)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def files_beside(target):
+    return sorted(path.name for path in target.parent.iterdir())
 
 
-def test_a_file_comes_whole_and_alone(get, tmp_path):
+def test_a_file_is_downloaded_whole_and_kept_when_asked_for_again(get, served, target):
     assert get().read_bytes() == BODY
-    assert left(tmp_path) == ["facts.json"]
-
-
-def test_a_file_that_is_there_is_verified_and_not_fetched_again(get, served):
-    get()
-    get()
+    assert get() == target
     assert len(served.asked) == 1
+    assert files_beside(target) == ["facts.json"]
 
 
-def test_a_file_that_is_there_but_wrong_is_fetched_again(get, served, tmp_path, caplog):
+def test_a_changed_file_is_downloaded_again(get, caplog):
     get().write_bytes(b"something else")
     with caplog.at_level(logging.WARNING, "collateral"):
         assert get().read_bytes() == BODY
-    assert "is fetched again" in caplog.text
+    assert "is downloaded again" in caplog.text
 
 
-def test_a_wrong_checksum_leaves_nothing_and_names_both(get, served, tmp_path):
-    line = refused(get, "has the sha256", sha256="a" * 64)
-    assert served.url in line
-    assert SHA in line
-    assert "a" * 64 in line
-    assert "mirror:" in line
-    assert left(tmp_path) == []
-
-
-def test_an_interrupted_transfer_is_continued(get, served, waits):
-    served.script = [("drop", 300_000), ("drop", 300_000)]
-    assert get().read_bytes() == BODY
-    assert served.asked == [None, "bytes=300000-", "bytes=600000-"]
-    assert len(waits) == 2
+def test_a_wrong_checksum_leaves_nothing_and_names_both(get, served, target):
+    line = refused("has the sha256", functools.partial(get, sha256="a" * 64))
+    for text in (served.url, SHA, "a" * 64, "make stage", "`mirror:`"):
+        assert text in line
+    assert files_beside(target) == []
 
 
 @pytest.mark.parametrize(
     ("source", "match"),
     [
-        ({"url": "http://example.org/facts.json"}, "plain http, which is accepted from this machine only"),
-        ({"url": "ftp://example.org/facts.json"}, "neither https nor http"),
-        ({"url": "file:///etc/hostname"}, "neither https nor http"),
-        ({"url": "facts.json"}, "neither https nor http"),
+        ({"url": "http://example.org/facts.json"}, "http is for localhost only"),
+        ({"url": "ftp://example.org/facts.json"}, "is refused; write https"),
+        ({"url": "file:///etc/hostname"}, "is refused; write https"),
+        ({"url": "facts.json"}, "is refused; write https"),
         ({"url": "https://me:secret@example.org/facts.json"}, "holds a user name or password"),
-        ({"url": "https://example.org/"}, "file name '' of a data source is refused"),
-        ({"url": "https://example.org/%2e%2e"}, r"file name '\.\.' of a data source is refused"),
-        ({"url": "https://example.org/..%2Fx"}, r"file name '\.\./x' of a data source is refused"),
+        ({"url": "https://example.org/"}, "file: '' of a data source is refused"),
+        ({"url": "https://example.org/%2e%2e"}, r"file: '\.\.' of a data source is refused"),
+        ({"url": "https://example.org/..%2Fx"}, r"file: '\.\./x' of a data source is refused"),
         ({"file": "../facts.json"}, "is refused"),
         ({"file": "a/facts.json"}, "is refused"),
         ({"file": ".facts.json"}, "is refused"),
         ({"file": "facts\n.json"}, "is refused"),
-        ({"sha256": "abc"}, "is not 64 hexadecimal digits"),
-        ({"hub": "some/data"}, "unknown key of a data source with 'url' 'hub'"),
-        ({"sha265": SHA}, "did you mean 'sha256'"),
+        ({"sha256": "abc"}, "64 hex digits"),
+        ({"hub": "some/data"}, "has the keys url, sha256, hub"),
+        ({"sha265": SHA}, "has the keys url, sha256, sha265"),
     ],
 )
-def test_a_source_that_is_not_safe_is_refused_before_anything_is_asked(get, served, tmp_path, source, match):
-    line = refused(get, match, **source)
-    assert "secret" not in line
+def test_an_unsafe_source_is_refused_before_anything_is_asked(get, served, target, source, match):
+    assert "secret" not in refused(match, functools.partial(get, **source))
     assert served.asked == []
-    assert not (tmp_path / "data").exists()
+    assert not target.parent.exists()
 
 
 @pytest.mark.parametrize(
     ("source", "match"),
     [
-        ({"url": "https://example.org/x.json"}, "needs the key 'sha256'"),
-        ({"hub": "some/data", "file": "x.json"}, "needs the key 'revision'"),
-        ({"hub": "some/data", "revision": REVISION}, "needs the key 'file'"),
-        (HUB | {"revision": "main"}, "revision 'main' of some/data is not a 40-digit commit"),
-        (HUB | {"hub": "data"}, "write OWNER/NAME"),
-        (HUB | {"hub": "../data"}, "write OWNER/NAME"),
+        ({"url": "https://example.org/x.json"}, r"write url \+ sha256"),
+        ({"hub": "some/data", "file": "x.json"}, r"hub \+ revision \+ file"),
+        ({"hub": "some/data", "revision": REVISION}, r"hub \+ revision \+ file"),
+        (HUB | {"revision": "main"}, "a 40-digit commit"),
+        (HUB | {"hub": "data"}, "OWNER/NAME"),
+        (HUB | {"hub": "../data"}, "OWNER/NAME"),
         (HUB | {"file": "/facts.json"}, "is refused"),
         (HUB | {"file": "a/../../facts.json"}, "is refused"),
-        ({"url": "https://example.org/x.json", "sha256": None}, "needs the key 'sha256'"),
-        ({"wheel": "x==1"}, "unknown data source 'wheel'"),
-        ({}, "unknown data source ''"),
+        ({"url": "https://example.org/x.json", "sha256": None}, r"write url \+ sha256"),
+        ({"wheel": "x==1"}, "has the keys wheel"),
+        ({}, "has the keys none"),
     ],
 )
-def test_a_source_that_says_too_little_is_refused(tmp_path, source, match):
-    refused(lambda: fetch(source, tmp_path / "facts.json", tmp_path), match)
+def test_an_incomplete_source_is_refused(target, tmp_path, source, match):
+    refused(match, fetch, source, target, tmp_path)
+
+
+def test_a_url_that_names_a_commit_may_lack_the_sha256(get, served, target, caplog):
+    """The warning says what to write beside it, and the first download's sha256 holds for later ones."""
+    url = f"{served.url.rpartition('/')[0]}/{REVISION}/facts.json"
+    with caplog.at_level(logging.WARNING):
+        assert get(url=url, sha256=None).read_bytes() == BODY
+    assert f"sha256: {SHA}" in caplog.text
+    assert files_beside(target) == ["facts.json", "facts.source.json"]
+    target.write_bytes(BODY[:-1] + b" ")
+    assert get(url=url, sha256=None).read_bytes() == BODY
 
 
 def test_without_a_server_one_line_names_the_remedy(get, waits):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/facts.json"
-    line = refused(get, "cannot be read", url=url)
+    line = refused("cannot be read", functools.partial(get, url=url))
     assert f"put the file facts.json (sha256 {SHA}) into a folder and set `mirror:`" in line
+    assert len(waits) == http.TRIES - 1
+    assert sum(waits) < 40
+
+
+@pytest.mark.parametrize("fault", [("drop", 300_000), (408, {}), (429, {}), (500, {}), (503, {})])
+def test_a_failing_server_is_asked_again(get, served, waits, target, fault):
+    served.script = [fault, fault]
+    assert get().read_bytes() == BODY
+    assert len(served.asked) == 3
     assert len(waits) == 2
+    assert files_beside(target) == ["facts.json"]
 
 
-def test_the_hub_in_offline_mode_names_the_remedy(tmp_path):
-    line = refused(lambda: fetch(HUB, tmp_path / "facts.json"), "HF_HUB_OFFLINE=1 forbids it")
-    assert f"data/facts.json of some/data@{REVISION[:12]}" in line
-    assert "put the file facts.json into a folder and set `mirror:`" in line
-    assert list(tmp_path.iterdir()) == []
+def test_a_server_that_never_recovers_is_given_up(get, served, target):
+    served.script = [("drop", 1000)] * 100
+    refused("check the network and run again", get)
+    assert len(served.asked) == http.TRIES
+    assert files_beside(target) == []
 
 
-@pytest.fixture
-def mirror(tmp_path):
-    """A folder with the file three levels down."""
-    folder = tmp_path / "mirror" / "a" / "b" / "c"
-    folder.mkdir(parents=True)
-    (folder / "facts.json").write_bytes(BODY)
-    return tmp_path / "mirror"
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_refusal_is_not_asked_again(get, served, status):
+    served.script = [(status, {})]
+    refused(f"{status} .*; correct the url.*put the file", get)
+    assert len(served.asked) == 1
 
 
-@pytest.mark.parametrize("source", [{}, {"url": "https://example.org/facts.json"}])
-def test_a_mirror_replaces_the_network(get, served, mirror, source):
-    made = get(mirror=str(mirror), **source)
-    assert made.read_bytes() == BODY
-    assert not made.is_symlink()
-    assert made.stat().st_ino != (mirror / "a/b/c/facts.json").stat().st_ino
-    assert served.asked == []
+def test_a_silent_server_is_not_waited_for_without_end(get, served, monkeypatch):
+    monkeypatch.setattr(http, "TIMEOUT", 0.2)
+    gate = threading.Event()
+    served.script = [lambda: gate.wait(0.6) or "fine"]
+    assert get().read_bytes() == BODY
+    assert len(served.asked) == 2
 
 
-def test_what_only_a_mirror_has_comes_from_there(mirror, tmp_path):
-    source = {"file": "facts.json", "sha256": SHA}
-    assert fetch(source, tmp_path / "x.json", mirror).read_bytes() == BODY
-    refused(lambda: fetch(source, tmp_path / "y.json"), "has no public address; put the file facts.json")
+def test_a_redirect_is_followed(get, served):
+    served.script = [(302, {"Location": "/elsewhere"})]
+    assert get().read_bytes() == BODY
 
 
-def test_a_hub_file_without_a_checksum_comes_from_a_mirror_with_a_warning(mirror, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, "collateral"):
-        assert fetch(HUB, tmp_path / "x.json", mirror).read_bytes() == BODY
-    assert "cannot be verified" in caplog.text
+@pytest.mark.parametrize(
+    ("location", "requests", "match"),
+    [
+        ("/facts.json", 6, "TooManyRedirects.*correct the url"),
+        ("http://example.org/facts.json", 1, "http is for localhost only"),
+        ("file:///etc/hostname", 1, "is refused; write https"),
+    ],
+)
+def test_a_redirect_without_end_or_to_an_unsafe_url_is_refused(get, served, location, requests, match):
+    served.script = [(302, {"Location": location})] * 50
+    refused(match, get)
+    assert len(served.asked) == requests
+
+
+def test_a_redirect_from_https_to_http_is_refused(target, monkeypatch):
+    def answer(request):
+        assert request.url.scheme == "https"
+        return httpx2.Response(302, headers={"Location": "http://localhost/facts.json"})
+
+    client = functools.partial(httpx2.Client, transport=httpx2.MockTransport(answer))
+    monkeypatch.setattr(http.httpx2, "Client", client)
+    source = {"url": "https://example.org/facts.json", "sha256": SHA}
+    refused("http://localhost/facts.json is refused", fetch, source, target)
+
+
+@pytest.mark.parametrize("behaviour", ["fine", "no length"])
+def test_a_file_over_the_limit_is_refused_and_not_kept(get, served, target, monkeypatch, behaviour):
+    monkeypatch.setattr(sources, "MAX_BYTES", 100_000)
+    served.script = [behaviour]
+    refused("bytes, over the limit of 100000", get)
+    assert files_beside(target) == []
+
+
+def test_a_file_of_unknown_length_or_content_coding_is_kept_as_stored(get, served):
+    served.headers = {"Content-Encoding": "gzip"}  # as some servers say of an archive
+    served.script = ["no length"]
+    assert get().read_bytes() == BODY
+    assert served.codings == {"identity"}
+
+
+def test_a_secret_in_a_url_is_not_logged(get, served, caplog):
+    served.script = [(503, {}), (403, {})]
+    with caplog.at_level(logging.DEBUG, "collateral"):
+        line = refused("403", functools.partial(get, url=served.url + "?token=s3cret"))
+    assert "s3cret" not in line + caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_named(served, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    source = {"url": served.url, "sha256": SHA}
+    refused(
+        r"facts.json: cannot be written \(.*\); check the folder's permissions",
+        fetch,
+        source,
+        tmp_path / "file" / "facts.json",
+    )
 
 
 def test_downloading_imports_no_torch():
@@ -200,246 +244,6 @@ def test_downloading_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_a_server_that_ignores_ranges_sends_the_file_anew(get, served):
-    served.script = [("drop", 300_000), "ignore ranges"]
-    assert get().read_bytes() == BODY
-    assert served.asked == [None, "bytes=300000-"]
-
-
-@pytest.mark.parametrize("tag", ['"v1"', None])
-def test_a_file_that_changes_between_tries_is_not_patched_together(get, served, tmp_path, tag):
-    def change():
-        served.body, served.tag = BODY, tag and '"v2"'
-        return "fine"
-
-    served.body, served.tag = bytes(len(BODY)), tag
-    served.script = [("drop", 300_000), change]
-    assert get().read_bytes() == BODY
-    # by the ETag the server notices at once; without one the checksum does, and the file is fetched once more
-    assert served.asked == [None, "bytes=300000-"] + ([] if tag else [None])
-    assert left(tmp_path) == ["facts.json"]
-
-
-def test_another_range_than_the_one_asked_for_is_not_taken(get, served, waits):
-    part = {"Content-Range": f"bytes 0-{len(BODY) - 1}/{len(BODY)}"}
-    served.script = [("drop", 300_000), (206, part, BODY)]
-    assert get().read_bytes() == BODY
-    assert served.asked == [None, "bytes=300000-", None]
-    assert len(waits) == 2  # it was noticed by the answer's range, not by the checksum
-
-
-def test_a_file_that_grows_over_the_limit_is_refused_when_continued(get, served, tmp_path):
-    part = {"Content-Range": f"bytes 300000-{2**31}/{2**31 + 1}"}
-    served.script = [("drop", 300_000), (206, part)]
-    refused(get, f"at least {2**31 + 1} bytes, over the limit")
-    assert left(tmp_path) == []
-
-
-def test_a_weak_etag_names_no_version(get, served):
-    served.tag = 'W/"v1"'
-    served.script = [("drop", 300_000)]
-    assert get().read_bytes() == BODY
-    assert served.asked == [None, "bytes=300000-"]
-
-
-def test_a_server_that_announces_too_much_is_judged_by_the_checksum(get, served):
-    served.script = [("length", len(BODY) + 100)]
-    assert get().read_bytes() == BODY
-    assert served.asked == [None, f"bytes={len(BODY)}-"]
-
-
-def test_a_server_that_announces_too_little_is_not_believed(get, served, tmp_path):
-    served.script = [("length", 1000)] * 3
-    refused(get, "has the sha256")
-    assert left(tmp_path) == []
-
-
-def test_a_server_that_never_gets_on_is_left_after_bounded_waiting(get, served, waits, tmp_path):
-    served.script = [("drop", 1000)] + [("drop", 0)] * 100
-    refused(get, "run again to continue the transfer, or put the file")
-    assert len(served.asked) == len(waits) + 1 == 10
-    for tries, wait in enumerate(waits):
-        assert min(2**tries, 60) <= wait <= min(2**tries + 1, 60)
-    assert left(tmp_path) == ["facts.json.part", "facts.json.part.json"]
-    served.script = []
-    assert get().read_bytes() == BODY
-    assert served.asked[-1] == "bytes=1000-"
-    assert left(tmp_path) == ["facts.json"]
-
-
-@pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_a_busy_server_is_asked_again_when_it_says(get, served, waits, status):
-    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    served.script = [(status, {"Retry-After": "70"}), (status, {"Retry-After": in_a_minute}), (status, {})]
-    assert get().read_bytes() == BODY
-    assert waits[0] == 70
-    assert 85 < waits[1] <= 90
-    assert 4 <= waits[2] <= 5
-
-
-def test_a_server_that_asks_for_hours_is_not_waited_for(get, served, waits):
-    served.script = [(503, {"Retry-After": "7200"})]
-    refused(get, r"answers 503 \(Service Unavailable\) and asks to wait 7200 s; run again")
-    assert waits == []
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_refusal_is_not_asked_again(get, served, waits, status):
-    served.script = [(status, {})]
-    refused(get, f"answers {status} .*; correct the url, or put the file")
-    assert len(served.asked) == 1
-    assert waits == []
-
-
-def test_a_silent_server_is_not_waited_for_without_end(get, served, waits):
-    served.script = [lambda: time.sleep(0.6) or "fine"]
-    assert get(read=0.2).read_bytes() == BODY
-    assert len(waits) == 1
-
-
-def test_a_redirect_is_followed_and_the_rest_fetched_there(get, served):
-    served.script = [(302, {"Location": "/elsewhere"}), ("drop", 1000)]
-    assert get().read_bytes() == BODY
-    assert served.asked == [None, None, "bytes=1000-"]
-
-
-@pytest.mark.parametrize(
-    ("location", "requests", "match"),
-    [
-        ("/facts.json", 6, "redirects more than 5 times"),
-        ("http://example.org/facts.json", 1, "redirects to where it may not .*plain http"),
-        ("file:///etc/hostname", 1, "redirects to where it may not .*neither https nor http"),
-    ],
-)
-def test_a_redirect_without_end_or_to_where_it_may_not_is_refused(
-    get, served, waits, location, requests, match
-):
-    served.script = [(302, {"Location": location})] * 50
-    refused(get, match)
-    assert len(served.asked) == requests
-    assert waits == []
-
-
-def test_a_file_over_the_limit_is_refused_and_nothing_kept(get, served, tmp_path):
-    refused(get, f"at least {len(BODY)} bytes, over the limit of 1000", max_bytes=1000)
-    assert left(tmp_path) == []
-
-
-def test_a_file_over_the_limit_that_hides_its_length_is_refused(get, served, tmp_path):
-    served.script = ["no length"]
-    refused(get, "over the limit of 100000", max_bytes=100_000)
-    assert left(tmp_path) == []
-
-
-def test_a_file_without_a_stated_length_comes_whole(get, served):
-    served.script = ["no length"]
-    assert get().read_bytes() == BODY
-
-
-def test_a_compressed_file_is_kept_as_it_is(get, served):
-    served.headers = {"Content-Encoding": "gzip"}  # as some servers say of an archive
-    assert get().read_bytes() == BODY
-    assert served.codings == {"identity"}
-
-
-def test_what_is_secret_in_a_url_is_not_told(get, served, tmp_path, caplog):
-    served.script = [(503, {}), (403, {})]
-    with caplog.at_level(logging.DEBUG, "collateral"):
-        line = refused(get, "answers 403", url=served.url + "?token=s3cret")
-    assert "s3cret" not in line + caplog.text
-    served.script = [("drop", 1000), (404, {})]
-    refused(get, "answers 404", url=served.url + "?token=s3cret")
-    assert left(tmp_path) == ["facts.json.part", "facts.json.part.json"]
-    assert not any(b"s3cret" in path.read_bytes() for path in (tmp_path / "data").iterdir())
-
-
-def test_a_partial_file_of_another_url_is_not_continued(get, served, tmp_path):
-    served.script = [("drop", 1000), (404, {})]
-    refused(get, "answers 404", url=served.url.replace("facts", "other"), file="facts.json")
-    assert get().read_bytes() == BODY
-    assert served.asked[-1] is None
-
-
-@pytest.mark.parametrize("note", [None, "", "[]", "{}", '{"url": 1}', '{"url": "URL", "validator": 1}'])
-def test_a_partial_file_of_unknown_origin_is_not_continued(get, served, tmp_path, note):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "facts.json.part").write_bytes(b"x" * 1000)
-    if note is not None:
-        (tmp_path / "data" / "facts.json.part.json").write_text(note.replace("URL", served.url))
-    assert get().read_bytes() == BODY
-    assert served.asked == [None]
-
-
-def test_a_redirect_from_https_to_http_is_refused(waits, tmp_path, monkeypatch):
-    def answer(request):
-        assert request.url.scheme == "https"
-        return httpx2.Response(302, headers={"Location": "http://localhost/facts.json"})
-
-    client = functools.partial(httpx2.Client, transport=httpx2.MockTransport(answer))
-    monkeypatch.setattr(transfers.httpx2, "Client", client)
-    source = {"url": "https://example.org/facts.json", "sha256": SHA}
-    refused(
-        lambda: fetch(source, tmp_path / "facts.json"), "redirects from https to http://localhost/facts.json"
-    )
-
-
-def test_a_partial_file_is_removed_once_the_mirror_has_the_file(get, served, mirror, tmp_path):
-    served.script = [("drop", 1000), (404, {})]
-    refused(get, "answers 404")
-    get(mirror=mirror)
-    assert left(tmp_path) == ["facts.json"]
-
-
-def test_a_damaged_partial_file_costs_a_second_transfer_and_no_more(get, served, tmp_path):
-    served.script = [("drop", 1000), (404, {})]
-    refused(get, "answers 404")
-    (tmp_path / "data" / "facts.json.part").write_bytes(b"x" * 1000)
-    assert get().read_bytes() == BODY
-    assert served.asked[2:] == ["bytes=1000-", None]
-
-
-def test_a_folder_that_cannot_be_made_is_named(served, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    refused(
-        lambda: fetch({"url": served.url, "sha256": SHA}, tmp_path / "file" / "facts.json"),
-        r"facts.json: cannot be written \(.*\); check the permissions",
-    )
-
-
-FETCH = """
-import sys
-from pathlib import Path
-from collateral.data.download.fetch import fetch
-fetch({"url": sys.argv[1], "sha256": sys.argv[2]}, Path(sys.argv[3]))
-"""
-
-
-def test_a_killed_process_leaves_what_the_next_one_continues(get, served, tmp_path):
-    gone = threading.Event()
-    served.script = [("stall", 300_000, gone)]
-    target = tmp_path / "data" / "facts.json"
-    process = subprocess.Popen([sys.executable, "-c", FETCH, served.url, SHA, str(target)])
-    part = target.with_name("facts.json.part")
-    until = time.monotonic() + 60
-    while not (part.exists() and part.stat().st_size == 300_000):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    gone.set()
-    assert left(tmp_path) == ["facts.json.part", "facts.json.part.json"]
-    assert get().read_bytes() == BODY
-    assert served.asked == [None, "bytes=300000-"]
-    assert left(tmp_path) == ["facts.json"]
-
-
-def test_a_process_killed_after_the_last_byte_fetches_nothing_again(get, served, tmp_path):
-    served.script = [("length", len(BODY) + 1), (404, {})]
-    refused(get, "answers 404")
-    assert get().read_bytes() == BODY
-    assert served.asked == [None] + [f"bytes={len(BODY)}-"] * 2
 
 
 JOB = """
@@ -456,29 +260,124 @@ SCRIPT = Path(__file__).parents[2] / "workflow/scripts/download.py"
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_the_job_fetches_or_ends_with_one_line(mirror, tmp_path, right):
+def test_the_job_downloads_or_ends_with_one_line(mirror, tmp_path, right):
+    put(mirror / "facts.json")
     source = {"file": "facts.json", "sha256": SHA if right else "a" * 64}
     target, log = tmp_path / "facts.json", tmp_path / "download.log"
-    told = repr((source, str(mirror), str(target), str(log)))
-    command = [sys.executable, "-c", JOB, str(SCRIPT), told]
+    command = [sys.executable, "-c", JOB, str(SCRIPT), repr((source, str(mirror), str(target), str(log)))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert target.exists() == right
     assert done.returncode == (0 if right else 1)
     if right:
         assert done.stderr == ""
-        assert f"{len(BODY)} bytes, sha256 {SHA}" in log.read_text()
+        assert f"{len(BODY)} bytes from {mirror / 'facts.json'}" in log.read_text()
     else:
         assert done.stderr.startswith("ERROR: ")
         assert done.stderr.count("\n") == 1
 
 
-def test_an_address_that_names_a_commit_may_lack_the_sha256(get, served, tmp_path, caplog):
-    """The warning says what to write beside it."""
+# a mirror ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    return tmp_path / "mirror"
+
+
+def put(path, body=BODY):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+    return path
+
+
+@pytest.mark.parametrize("below", ["", "a", "a/b/c"])
+def test_a_file_is_found_down_to_three_folders_below_the_mirror(mirror, below):
+    path = put(mirror / below / "facts.json")
+    assert find_in_mirror(mirror, "facts.json", SHA) == path
+
+
+def test_a_file_that_a_mirror_lacks_is_named_with_its_checksum(mirror):
+    line = refused(
+        f"one file facts.json with the sha256 {SHA} and hold none", find_in_mirror, mirror, "facts.json", SHA
+    )
+    assert str(mirror) in line
+    put(mirror / "a/b/c/d/facts.json")
+    refused("hold none; put it there", find_in_mirror, mirror, "facts.json", SHA)
+
+
+def test_of_several_files_the_one_with_the_checksum_is_used(mirror):
+    other, path = put(mirror / "a/facts.json", b"another"), put(mirror / "b/facts.json")
+    assert find_in_mirror(mirror, "facts.json", SHA) == path
+    path.write_bytes(b"two")
+    line = refused(f"with the sha256 {SHA}", find_in_mirror, mirror, "facts.json", SHA)
+    for wrong in (other, path):
+        assert f"{wrong} has the sha256 {hashlib.sha256(wrong.read_bytes()).hexdigest()}" in line
+
+
+def test_without_a_checksum_two_different_files_are_refused_and_two_equal_ones_used(mirror):
+    far, near = put(mirror / "b/c/facts.json"), put(mirror / "z/facts.json")
+    assert find_in_mirror(mirror, "facts.json", "") == near
+    far.write_bytes(b"another")
+    line = refused("one file facts.json", find_in_mirror, mirror, "facts.json", "")
+    assert str(far) in line
+    assert str(near) in line
+
+
+def test_linked_files_count_once_and_linked_folders_are_not_searched(mirror, tmp_path):
+    outside = put(tmp_path / "outside" / "facts.json")
+    mirror.mkdir()
+    (mirror / "loop").symlink_to(mirror)
+    (mirror / "folder").symlink_to(outside.parent)
+    (mirror / "broken").mkdir()
+    (mirror / "broken" / "facts.json").symlink_to(tmp_path / "nowhere")
+    (mirror / "pipe").mkdir()
+    os.mkfifo(mirror / "pipe" / "facts.json")
+    refused("hold none", find_in_mirror, mirror, "facts.json", "")
+    for name in ("b", "a"):
+        (mirror / name).mkdir()
+        (mirror / name / "facts.json").symlink_to(outside)
+    assert find_in_mirror(mirror, "facts.json", "") == mirror / "a" / "facts.json"
+
+
+@pytest.mark.parametrize("source", [{}, {"url": "https://example.org/facts.json"}])
+def test_a_mirror_replaces_the_network_and_gives_a_copy(get, served, mirror, target, source):
+    path = put(mirror / "a/b/c/facts.json")
+    path.chmod(0o400)
+    get(mirror, **source)
+    path.unlink()
+    assert target.read_bytes() == BODY
+    assert target.stat().st_mode & 0o200
+    assert served.asked == []
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        (b"wrong", f"with the sha256 {SHA}; .* has the sha256"),
+        (None, "hold none"),
+        (bytes(2000), "over the limit of 1000"),
+    ],
+)
+def test_a_mirror_without_a_fitting_file_leaves_nothing_and_asks_nobody(
+    mirror, target, monkeypatch, body, match
+):
+    monkeypatch.setattr(sources, "MAX_BYTES", 1000)
+    put(mirror / "facts.json" if body else mirror / "other", body or b"x")
+    sha256 = hashlib.sha256(body).hexdigest() if body and len(body) > 1000 else SHA
+    refused(match, fetch, {"url": "https://example.org/facts.json", "sha256": sha256}, target, mirror)
+    assert files_beside(target) == []
+
+
+@pytest.mark.parametrize("source", [{"file": "facts.json"}, HUB])
+def test_a_mirrors_file_may_lack_a_checksum(mirror, target, caplog, source):
+    """Some data sets may not be passed on: no public checksum is known, and the folder's own file is used."""
+    put(mirror / "facts.json")
     with caplog.at_level(logging.WARNING):
-        path = get(url=f"{served.url.rpartition('/')[0]}/{REVISION}/facts.json", sha256=None)
-    assert path.read_bytes() == BODY
-    assert f"sha256: {SHA}" in caplog.text
-    assert left(tmp_path) == ["facts.json", "facts.source.json"]
-    (tmp_path / "data/facts.json").write_bytes(BODY[:-1] + b" ")
-    get(url=f"{served.url.rpartition('/')[0]}/{REVISION}/facts.json", sha256=None)
-    assert path.read_bytes() == BODY  # what it was when it came is known
+        assert fetch(source, target, mirror).read_bytes() == BODY
+    assert "cannot be verified" in caplog.text
+
+
+def test_a_file_without_an_address_needs_a_mirror(target):
+    refused(
+        r"facts\.json has no public address.*put the file facts.json", fetch, {"file": "facts.json"}, target
+    )

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from collateral.runtime.job import job
-from collateral.data.download.corpus import bring_text
+from collateral.data.download.corpus import download_text
 
 with job(snakemake.log[0]):
     source = dict(snakemake.params.source)
-    bring_text(source, source.pop("characters"), Path(snakemake.output[0]))
+    download_text(source, source.pop("characters"), Path(snakemake.output[0]))

