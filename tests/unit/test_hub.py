@@ -103,7 +103,7 @@ def test_a_hub_that_fails_for_a_while_is_asked_again(get, served, target, script
 
 
 def test_a_stated_checksum_is_compared(get, target):
-    assert f"has the sha256 {SHA}, its source states {'a' * 64}" in get(sha256="a" * 64)
+    assert f"has the sha256 {SHA}, the source states {'a' * 64}" in get(sha256="a" * 64)
     assert list(target.parent.iterdir()) == []
     assert get(sha256=SHA) == ""
 

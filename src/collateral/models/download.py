@@ -124,8 +124,8 @@ def _from_hub(source: Mapping[str, Any], folder: Path) -> None:
         download_hub_snapshot(str(source["hub"]), revision, folder, WANTED)
     except CollateralError as error:
         raise CollateralError(
-            f"models: {error}; check the network (none here? run `make stage` where there is one), or download it "
-            "elsewhere and use source: {folder: …}"
+            f"models: {error}, or run `make stage` where there is a network, or download the model elsewhere and use "
+            "source: {folder: …}"
         ) from None
 
 

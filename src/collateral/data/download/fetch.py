@@ -62,7 +62,9 @@ def _is_complete(source: Source, target: Path) -> bool:
 def _check_sha256(path: Path, source: Source, origin: object) -> None:
     found = sha256_file(path)
     if source.sha256 not in ("", found):
-        raise CollateralError(f"{origin} has the sha256 {found}, its source states {source.sha256}")
+        raise CollateralError(
+            f"{origin} has the sha256 {found}, the source states {source.sha256}; correct the one that is wrong"
+        )
 
 
 def _download(source: Source, target: Path, mirror: Path | None) -> None:
@@ -72,8 +74,8 @@ def _download(source: Source, target: Path, mirror: Path | None) -> None:
         except CollateralError as error:
             wanted = Path(source.file).name + (f" (sha256 {source.sha256})" if source.sha256 else "")
             raise CollateralError(
-                f"{error}. Correct the source, or run `make stage` where there is a network, or put the file {wanted} "
-                "into a folder and set `mirror:` to it"
+                f"{error}, or run `make stage` where there is a network, or put the file {wanted} into a folder and "
+                "set `mirror:` to it"
             ) from None
     log.info("%s: %d bytes from %s", target, target.stat().st_size, origin)
     if not source.sha256:
@@ -92,6 +94,6 @@ def _write_file(source: Source, partial: Path, mirror: Path | None) -> str:
     elif source.url:
         download_url(source.url, partial)
     else:
-        raise CollateralError(f"{name} has no public address")
+        raise CollateralError(f"{name} has no public address; take it from a mirror")
     _check_sha256(partial, source, origin)
     return origin

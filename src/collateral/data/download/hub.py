@@ -54,4 +54,6 @@ def _one_line_errors(where: str) -> Iterator[None]:
         line = re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", (str(reason).strip().splitlines() or [""])[0])
         if constants.is_offline_mode():
             line = "HF_HUB_OFFLINE=1 forbids it: set it to 0"
-        raise CollateralError(f"{where} could not be downloaded ({type(reason).__name__}: {line})") from None
+        raise CollateralError(
+            f"{where} could not be downloaded ({type(reason).__name__}: {line}); check the network and the name"
+        ) from None
