@@ -26,7 +26,7 @@ from collateral.editing.registry import (
     regularizer_names,
 )
 from collateral.errors import CollateralError
-from collateral.study.config import key_table, leaves, load_study
+from collateral.study.config import format_key_table, list_keys, load_study
 from collateral.study.design import Cell, list_reference_blocks
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def chain(editor, dataset="embedded", seed=0):
 def readme_with_table():
     before, rest = README.read_text().split(START)
     _, after = rest.split(END)
-    return before + START + key_table(yaml.safe_load(SCHEMA.read_text())) + END + after
+    return before + START + format_key_table(yaml.safe_load(SCHEMA.read_text())) + END + after
 
 
 def test_default_config_is_valid_and_filled():
@@ -214,7 +214,7 @@ def test_a_mistake_is_one_line_that_names_it(path, value, message):
 
 
 def test_every_family_may_be_named_and_none_may_be_left_out():
-    families = dict(leaves(yaml.safe_load(SCHEMA.read_text())))["models.*.family"]["enum"]
+    families = dict(list_keys(yaml.safe_load(SCHEMA.read_text())))["models.*.family"]["enum"]
     assert sorted(families) == sorted(path.stem for path in FAMILIES.glob("[a-z]*.py"))
     assert load_study(config(), SCHEMA).model_family("smollm2-135m") == "llama"
     made = config()
@@ -375,7 +375,7 @@ def test_a_recipe_records_the_same_settings_whichever_its_regulariser():
 
 def test_schema_is_closed_and_every_leaf_is_described():
     schema = yaml.safe_load(SCHEMA.read_text())
-    missing = [key for key, own in leaves(schema) if not own.get("description")]
+    missing = [key for key, own in list_keys(schema) if not own.get("description")]
     assert missing == []
 
     def open_objects(node, path=""):

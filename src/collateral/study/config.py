@@ -24,7 +24,7 @@ from collateral.errors import CollateralError, unknown_name
 from collateral.io.yaml import read_yaml
 from collateral.study.design import Cell, Settings, Study
 
-# the standard's integers include 4.0, which names no file and counts nothing here
+# JSON Schema's integers include 4.0, which cannot be a count or part of a file name here
 _Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
@@ -48,11 +48,11 @@ def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
         validator.iter_errors(settings), key=lambda error: (len(error.absolute_path), str(error.path))
     )
     if errors:
-        raise _schema_error(errors[0])
-    _fill(settings, schema)
+        raise _describe_schema_error(errors[0])
+    _fill_defaults(settings, schema)
     for name, editor in settings["editors"].items():
         editor["regularizer"] = complete_regularizer(editor["regularizer"], f"editors.{name}.regularizer")
-    settings = _ordered(settings)  # Snakemake compares the text of a job's parameters
+    settings = _sort_keys(settings)  # Snakemake compares the text of a job's parameters
     study = Study(settings)
     _check_names(study)
     _check_gpus(study)
@@ -60,7 +60,7 @@ def load_study(config: Mapping[str, Any], schema_path: Path) -> Study:
     return study
 
 
-def _schema_error(error: Any) -> CollateralError:
+def _describe_schema_error(error: Any) -> CollateralError:
     where = ".".join(map(str, error.absolute_path)) or "the top level"
     if error.validator == "additionalProperties":
         valid = error.schema["properties"]
@@ -74,7 +74,7 @@ def _schema_error(error: Any) -> CollateralError:
         missing = next(key for key in error.validator_value if key not in error.instance)
         return CollateralError(f"config: {where} lacks the key '{missing}'; add it")
     if error.validator == "oneOf":
-        ways = " or ".join(" + ".join(one["required"]) for one in error.validator_value)
+        ways = " or ".join(" + ".join(way["required"]) for way in error.validator_value)
         return CollateralError(
             f"config: {where} has {', '.join(error.instance)}; it must have exactly one of: {ways}"
         )
@@ -82,31 +82,31 @@ def _schema_error(error: Any) -> CollateralError:
         return CollateralError(
             f"config: {unknown_name(f'value of {where}:', str(error.instance), error.validator_value)}"
         )
-    text = error.schema.get("description", "")
-    given, reason = (shorten(one, 200, placeholder=" …") for one in (repr(error.instance), error.message))
-    return CollateralError(f"config: {where} is {given}: {reason}; see config/README.md: {text or where}")
+    meaning = error.schema.get("description", "")
+    value, reason = (shorten(text, 200, placeholder=" …") for text in (repr(error.instance), error.message))
+    return CollateralError(f"config: {where} is {value}: {reason}; see config/README.md: {meaning or where}")
 
 
-def _ordered(value: Any) -> Any:
-    """Return a value whose keys stand in order, at every level: how a config orders them must change nothing."""
+def _sort_keys(value: Any) -> Any:
+    """Return a value with sorted keys at every level, since the order of a config's keys must change nothing."""
     if isinstance(value, dict):
-        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
-    return [_ordered(one) for one in value] if isinstance(value, list) else value
+        return {key: _sort_keys(value[key]) for key in sorted(value, key=str)}
+    return [_sort_keys(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _fill(value: Any, schema: Mapping[str, Any]) -> None:
+def _fill_defaults(value: Any, schema: Mapping[str, Any]) -> None:
     """Put the schema's defaults where a key is absent, at every level."""
     if not isinstance(value, dict):
         return
-    for key, own in schema.get("properties", {}).items():
-        if key not in value and "default" in own:
-            value[key] = copy.deepcopy(own["default"])
+    for key, entry_schema in schema.get("properties", {}).items():
+        if key not in value and "default" in entry_schema:
+            value[key] = copy.deepcopy(entry_schema["default"])
         if key in value:
-            _fill(value[key], own)
+            _fill_defaults(value[key], entry_schema)
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict):
         for entry in value.values():
-            _fill(entry, extra)
+            _fill_defaults(entry, extra)
 
 
 def _check_names(study: Study) -> None:
@@ -115,14 +115,14 @@ def _check_names(study: Study) -> None:
             for name in part[kind]:
                 if name not in study.settings[kind]:
                     raise unknown_name(f"name in study.{kind}:", name, study.settings[kind])
-        _increasing("study.checkpoints", part["checkpoints"])
+        _check_increase("study.checkpoints", part["checkpoints"])
     for editor in study.names("editors"):
-        own = study.settings["editors"][editor]["checkpoints"]
-        if isinstance(own, list):
-            _increasing(f"editors.{editor}.checkpoints", own)
+        points = study.settings["editors"][editor]["checkpoints"]
+        if isinstance(points, list):
+            _check_increase(f"editors.{editor}.checkpoints", points)
 
 
-def _increasing(key: str, values: Sequence[int]) -> None:
+def _check_increase(key: str, values: Sequence[int]) -> None:
     for earlier, later in itertools.pairwise(values):
         if later <= earlier:
             raise CollateralError(
@@ -132,11 +132,12 @@ def _increasing(key: str, values: Sequence[int]) -> None:
 
 def _check_gpus(study: Study) -> None:
     for model in study.names("models"):
-        own = study.settings["models"][model]
-        if (own["gpus"] > 1) != (own["device"] == "cuda:all"):
+        settings = study.settings["models"][model]
+        gpus, device = settings["gpus"], settings["device"]
+        if (gpus > 1) != (device == "cuda:all"):
             raise CollateralError(
-                f"config: models.{model}: gpus is {own['gpus']} and device '{own['device']}'; the device 'cuda:all' "
-                "needs gpus of at least 2, every other device gpus of 1; change one of the two keys"
+                f"config: models.{model}: gpus is {gpus} and device '{device}'; the device 'cuda:all' needs gpus of "
+                "at least 2, every other device gpus of 1; change one of the two keys"
             )
 
 
@@ -149,37 +150,37 @@ def _check_editors(study: Study) -> None:
         _check_layers(study, model, editor, recipe)
     for cell in study.cells:
         _check_batches(study, cell)
-        _check_likeness(study, cell)
+        _check_placebo(study, cell)
         _check_training(study, cell)
 
 
 def _check_recipe(study: Study, editor: str) -> None:
-    own = study.settings["editors"][editor]
-    regularizer = regularizer_kind(own["regularizer"]["name"])
-    if own["batch_size"] > 1 and not is_flagged(own["method"], "batches"):
+    settings = study.settings["editors"][editor]
+    regularizer = regularizer_kind(settings["regularizer"]["name"])
+    if settings["batch_size"] > 1 and not is_flagged(settings["method"], "batches"):
         raise CollateralError(
-            f"config: editors.{editor}.batch_size is {own['batch_size']}, but {own['method']} edits one fact at "
-            "a time; set it to 1"
+            f"config: editors.{editor}.batch_size is {settings['batch_size']}, but {settings['method']} edits one "
+            "fact at a time; set it to 1"
         )
-    if is_flagged(own["method"], "adapter") and regularizer != "identity":
+    if is_flagged(settings["method"], "adapter") and regularizer != "identity":
         raise CollateralError(
-            f"config: editors.{editor}.regularizer is '{own['regularizer']['name']}', but {own['method']} "
+            f"config: editors.{editor}.regularizer is '{settings['regularizer']['name']}', but {settings['method']} "
             "changes no weight that it could restrain; leave it out"
         )
-    if own["editing"] == "single" and regularizer == "accumulated":
+    if settings["editing"] == "single" and regularizer == "accumulated":
         raise CollateralError(
-            f"config: editors.{editor}: {own['regularizer']['name']} restrains an accumulated update, and with "
+            f"config: editors.{editor}: {settings['regularizer']['name']} restrains an accumulated update, and with "
             "editing 'single' none accumulates; set editing to 'sequential'"
         )
 
 
 def _check_batches(study: Study, cell: Cell) -> None:
     size = study.settings["editors"][cell.editor]["batch_size"]
-    uneven = [one for one in study.checkpoints(cell) if one % size]
+    uneven = [edits for edits in study.checkpoints(cell) if edits % size]
     if uneven:
         raise CollateralError(
             f"config: editors.{cell.editor}: the checkpoint {uneven[0]} is not a multiple of batch_size {size}; give "
-            "the editor its own checkpoints"
+            "this editor checkpoints that are multiples"
         )
 
 
@@ -193,7 +194,7 @@ def _check_layers(study: Study, model: str, editor: str, recipe: Settings) -> No
             )
 
 
-def _check_likeness(study: Study, cell: Cell) -> None:
+def _check_placebo(study: Study, cell: Cell) -> None:
     model, _, _, editor = cell
     like = study.likeness(model, editor)
     if like is None:
@@ -236,32 +237,32 @@ def _check_training(study: Study, cell: Cell) -> None:
         )
 
 
-def leaves(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def list_keys(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield (dotted key, schema) of every leaf key; names that a user gives stand as `*`."""
-    yield from _leaves(schema, path, schema.get("$defs", {}))
+    yield from _list_keys(schema, path, schema.get("$defs", {}))
 
 
-def _leaves(
+def _list_keys(
     schema: Mapping[str, Any], path: str, definitions: Mapping[str, Any]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for key, written in schema.get("properties", {}).items():
-        own = {**definitions.get(str(written.get("$ref", "")).rpartition("/")[2], {}), **written}
+        leaf = {**definitions.get(str(written.get("$ref", "")).rpartition("/")[2], {}), **written}
         below = f"{path}.{key}" if path else key
-        children = list(_leaves(own, below, definitions))
-        yield from children or [(below, own)]
+        children = list(_list_keys(leaf, below, definitions))
+        yield from children or [(below, leaf)]
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict) and "properties" in extra:
-        yield from _leaves(extra, f"{path}.*", definitions)
+        yield from _list_keys(extra, f"{path}.*", definitions)
 
 
-def key_table(schema: Mapping[str, Any]) -> str:
+def format_key_table(schema: Mapping[str, Any]) -> str:
     """Return the Markdown table of all keys: type, default, meaning."""
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for key, own in leaves(schema):
-        kind = own.get("type", " / ".join(map(str, own.get("enum", ["text"]))))
+    for key, leaf in list_keys(schema):
+        kind = leaf.get("type", " / ".join(map(str, leaf.get("enum", ["text"]))))
         kind = " or ".join(kind) if isinstance(kind, list) else kind
-        default = f"`{_yaml_inline(own['default'])}`" if "default" in own else "–"
-        meaning = own.get("description", "").replace("|", r"\|")
+        default = f"`{_yaml_inline(leaf['default'])}`" if "default" in leaf else "–"
+        meaning = leaf.get("description", "").replace("|", r"\|")
         lines.append(f"| `{key}` | {kind} | {default} | {meaning} |")
         if key == "editors.*.regularizer.name":
             lines += _regularizer_rows(key.removesuffix(".name"))

@@ -35,30 +35,32 @@ class Study:
         """Return the study's experiments by name: products, with the keys that they leave out from `study`."""
         common = {name: value for name, value in self.settings["study"].items() if name != "parts"}
         parts: dict[str, Settings] = self.settings["study"]["parts"]
-        return {name: {**common, **own} for name, own in parts.items()} or {"": common}
+        return {name: {**common, **part} for name, part in parts.items()} or {"": common}
 
     @functools.cached_property
     def grid(self) -> dict[Cell, dict[int, list[str]]]:
         """Return chain → number of edits → suites, numbers increasing; parts that name one chain share it."""
-        found: dict[Cell, dict[int, list[str]]] = {}
+        cells: dict[Cell, dict[int, list[str]]] = {}
         for part in self.parts.values():
             for model in part["models"]:
                 for dataset in part["datasets"]:
                     for seed in part["seeds"]:
                         for editor in part["editors"]:
-                            own = found.setdefault(Cell(model, dataset, seed, editor), {})
+                            points = cells.setdefault(Cell(model, dataset, seed, editor), {})
                             for edits in self.part_checkpoints(part, editor):
-                                own.setdefault(edits, [])
-                                own[edits] += [suite for suite in part["suites"] if suite not in own[edits]]
-        return {cell: dict(sorted(own.items())) for cell, own in found.items()}
+                                points.setdefault(edits, [])
+                                points[edits] += [
+                                    suite for suite in part["suites"] if suite not in points[edits]
+                                ]
+        return {cell: dict(sorted(points.items())) for cell, points in cells.items()}
 
     def part_checkpoints(self, part: Settings, editor: str) -> list[int]:
         """Return the checkpoints of an editor in one part: the part's, its last, or the editor's own."""
-        own: str | list[int] = self.settings["editors"][editor]["checkpoints"]
-        if isinstance(own, list):
-            return own
+        points: str | list[int] = self.settings["editors"][editor]["checkpoints"]
+        if isinstance(points, list):
+            return points
         grid: list[int] = part["checkpoints"]
-        return grid if own == "all" else grid[-1:]
+        return grid if points == "all" else grid[-1:]
 
     def names(self, kind: str) -> list[Any]:
         """Return what the parts name under `models`, `datasets`, `seeds`, `editors` or `suites`, each once."""
@@ -71,8 +73,8 @@ class Study:
 
     def is_single(self, editor: str) -> bool:
         """Return whether each operation of an editor starts from W_0, so that there is no chain."""
-        own: str = self.settings["editors"][editor]["editing"]
-        return own == "single"
+        editing: str = self.settings["editors"][editor]["editing"]
+        return editing == "single"
 
     def checkpoints(self, cell: Cell) -> list[int]:
         """Return the checkpoints of one chain, increasing."""
@@ -80,7 +82,7 @@ class Study:
 
     def earlier(self, cell: Cell, edits: int) -> list[int]:
         """Return the chain's checkpoints before `edits`."""
-        return [one for one in self.grid[cell] if one < edits]
+        return [point for point in self.grid[cell] if point < edits]
 
     def suites(self, cell: Cell, edits: int) -> list[str]:
         """Return what is evaluated at a checkpoint."""
@@ -92,7 +94,7 @@ class Study:
         None unless the study skips the evaluation of collapsed chains.
         """
         skip: bool = self.settings["collapse"]["skip"]
-        return [one for one in self.earlier(cell, edits) if self.grid[cell][one]] if skip else []
+        return [point for point in self.earlier(cell, edits) if self.grid[cell][point]] if skip else []
 
     def model_family(self, model: str) -> str:
         """Return a model's family, the `model_type` of its config.json."""
@@ -105,33 +107,34 @@ class Study:
 
     def model_suites(self, model: str) -> list[str]:
         """Return what the unedited model is evaluated on: all that any of its checkpoints is."""
-        own = (
+        suites = (
             suite for cell, grid in self.grid.items() if cell.model == model for suite in _flat(grid.values())
         )
-        return list(dict.fromkeys(own))
+        return list(dict.fromkeys(suites))
 
     def recipe(self, model: str, editor: str) -> Settings:
         """Return method, all its settings on this model, regulariser and batch size of a named editor."""
-        own = self.settings["editors"][editor]
-        settings = {**self.settings["models"][model]["methods"].get(own["method"], {}), **own["settings"]}
+        declared = self.settings["editors"][editor]
+        of_model = self.settings["models"][model]["methods"].get(declared["method"], {})
+        settings = {**of_model, **declared["settings"]}
         return {
-            "method": own["method"],
+            "method": declared["method"],
             "settings": dict(sorted(settings.items())),
-            "regularizer": own["regularizer"],
-            "batch_size": own["batch_size"],
-            "unstable": own["unstable"],
+            "regularizer": declared["regularizer"],
+            "batch_size": declared["batch_size"],
+            "unstable": declared["unstable"],
         }
 
     def is_flagged(self, editor: str, flag: str) -> bool:
-        """Return whether an editor's method declares a flag, see `Declaration.flags`."""
+        """Return whether an editor's method declares a flag, see `editing.declaration`."""
         return is_flagged(self.settings["editors"][editor]["method"], flag)
 
     def replaces(self, editor: str) -> bool:
         """Return whether each delta of an editor is against W_0 and makes the earlier ones void."""
-        own = self.settings["editors"][editor]
+        settings = self.settings["editors"][editor]
         return (
             self.is_flagged(editor, "replaces")
-            or regularizer_kind(own["regularizer"]["name"]) == "accumulated"
+            or regularizer_kind(settings["regularizer"]["name"]) == "accumulated"
         )
 
     def moment_layers(self, model: str, editor: str) -> list[int]:
@@ -143,13 +146,13 @@ class Study:
         """Return the editor whose hypernetwork this one uses, if its method has one.
 
         It is the first by name with the same method and settings, so that editors that differ in their regularizer
-        alone share one training, whatever study's file they stand in.
+        alone share one training, in whichever study's file they are.
         """
         if not self.is_flagged(editor, "hypernetwork"):
             return None
-        own = self.training(model, editor)
+        training = self.training(model, editor)
         editors: Settings = self.settings["editors"]
-        return next(one for one in sorted(editors) if self.training(model, one) == own)
+        return next(name for name in sorted(editors) if self.training(model, name) == training)
 
     def training(self, model: str, editor: str) -> Settings:
         """Return what the training of an editor's hypernetwork depends on: method and settings."""
@@ -159,7 +162,7 @@ class Study:
     def last_edit(self, order: tuple[str, str, int], learner: str) -> int:
         """Return the largest checkpoint of an order's editors that use a hypernetwork."""
         users = [cell for cell in self.grid if cell[:3] == order]
-        return max(max(self.grid[one]) for one in users if self.learner(one.model, one.editor) == learner)
+        return max(max(self.grid[cell]) for cell in users if self.learner(cell.model, cell.editor) == learner)
 
     def last_checkpoint(self, order: tuple[str, str, int]) -> int:
         """Return the largest checkpoint of an order's editors."""
@@ -172,7 +175,7 @@ class Study:
 
 
 def _flat(lists: Iterable[list[str]]) -> Iterable[str]:
-    return (entry for own in lists for entry in own)
+    return (entry for entries in lists for entry in entries)
 
 
 def list_reference_blocks(edits: int) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
-"""Where everything lies: one function names one kind of file, for the rules and for whatever lists files. Torch-free.
+"""The path of each kind of file, for the rules and for all code that lists files. Torch-free.
 
-The rules pass wildcards in braces (`ANY`), everything else passes names and numbers; both get the same path. Nothing
-here looks at a disk, but for `located`.
+The rules pass wildcards in braces (`ANY`), all other code passes names and numbers; both get the same path. Only
+`locate` looks at a disk.
 """
 
 import hashlib
@@ -101,13 +101,13 @@ def parse_layers(name: str) -> tuple[int, ...]:
     Raises:
         ValueError: no set has such a name.
     """
-    found: list[int] = []
+    layers: list[int] = []
     parts = iter(name.split("-"))
     for part in parts:
-        found += range(found[-1] + 1, int(next(parts, "")) + 1) if found and part == "to" else [int(part)]
-    if not found or name_layers(found) != name:
+        layers += range(layers[-1] + 1, int(next(parts, "")) + 1) if layers and part == "to" else [int(part)]
+    if not layers or name_layers(layers) != name:
         raise ValueError(f"{name} names no set of layers")
-    return tuple(found)
+    return tuple(layers)
 
 
 def moments(model: str, layers: Iterable[int] | str) -> str:
@@ -172,7 +172,9 @@ def locate(path: str, project: Path) -> Path:
         CollateralError: it is in neither.
     """
     here = Path(path).expanduser()
-    found = here if here.exists() or here.is_absolute() else project / path
-    if not found.exists():
-        raise CollateralError(f"config: the path {path} exists neither here nor in {project}; mend the path")
-    return found
+    file = here if here.exists() or here.is_absolute() else project / path
+    if not file.exists():
+        raise CollateralError(
+            f"config: the path {path} exists neither here nor in {project}; correct the path"
+        )
+    return file
