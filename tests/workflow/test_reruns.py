@@ -1,11 +1,14 @@
 """The rerun promises: what a change invalidates, as the set of jobs that a dry run plans."""
 
+import ast
 import os
+import random
 import shutil
 
 import pytest
 import yaml
 
+from rewording import recompute, reword, said_texts
 from smallstudy import make_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -66,6 +69,118 @@ def test_comments_and_docstrings_rerun_nothing(copy):
     copy.edit("workflow/scripts/edit.py", '"""One link', '"""A link')
     copy.edit("workflow/rules/edit.smk", "# The chain", "# A chain")
     assert copy.planned() == set()
+
+
+PACKAGE = "src/collateral"
+
+
+@pytest.mark.parametrize("file", ["data/download/mirror.py", "models/device_map.py"])
+def test_messages_rerun_nothing(copy, file):
+    path = copy.folder / PACKAGE / file
+    path.write_text(reword(path.read_text()))
+    assert copy.planned() == set()
+
+
+def test_a_range_of_a_setting_reruns_nothing(copy):
+    copy.edit(
+        f"{PACKAGE}/editing/methods/rome.py", "Annotated[float, Above(0)]", "Annotated[float, Above(0.001)]"
+    )
+    assert copy.planned() == set()
+
+
+@pytest.mark.parametrize(
+    "folder", ["editing/methods", "editing/regularizers", "models/families", "data/loaders"]
+)
+def test_a_new_entry_of_a_registry_reruns_nothing(copy, folder):
+    entries = sorted((copy.folder / PACKAGE / folder).glob("[a-z]*.py"))
+    entry = next(path for path in entries if path.stem in {"ft", "prune", "gpt2", "zsre"})
+    shutil.copy(entry, entry.with_name("newcomer.py"))
+    assert copy.planned() == set()
+
+
+def test_a_rate_of_the_planner_reruns_nothing(copy):
+    folder = copy.folder / PACKAGE / "study/cost"
+    for path in folder.glob("[a-z]*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, float):
+                node.value *= 2
+        path.write_text(ast.unparse(tree))
+    assert copy.planned() == set()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_messages_and_entries_anywhere_rerun_nothing(copy, seed):
+    """Five messages and two entries of registries, chosen at random from the package."""
+    rng = random.Random(seed)
+    package = copy.folder / PACKAGE
+    texts = {path: path.read_text() for path in sorted(package.rglob("*.py")) if path.parts[-2] != "cli"}
+    speaking = [path for path, text in texts.items() if said_texts(ast.parse(text))]
+    for path in rng.sample(speaking, 5):
+        path.write_text(reword(texts[path], seed))
+    folders = ["editing/methods", "editing/regularizers", "models/families", "data/loaders"]
+    for folder in rng.sample(folders, 2):
+        entries = sorted(path for path in (package / folder).glob("[a-z]*.py") if path.stem != "registry")
+        shutil.copy(rng.choice(entries), package / folder / "newcomer.py")
+    assert copy.planned() == set()
+
+
+def test_a_moved_module_reruns_nothing(copy):
+    """Of each package that computes, one module gets another name and folder."""
+    moves = {
+        "deltas/replay": "deltas/applied/chain",
+        "data/edit_order": "data/order_of_edits",
+        "evaluation/weights/spectra": "evaluation/singular_values",
+        "models/tokenization": "models/text/tokens_of_text",
+    }
+    package = copy.folder / PACKAGE
+    for old, new in moves.items():
+        target = package / f"{new}.py"
+        target.parent.mkdir(exist_ok=True)
+        (target.parent / "__init__.py").touch()
+        (package / f"{old}.py").rename(target)
+    for path in [*package.rglob("*.py"), *copy.folder.glob("workflow/**/*.*")]:
+        text = path.read_text()
+        for old, new in moves.items():
+            text = text.replace(f"collateral.{old.replace('/', '.')}", f"collateral.{new.replace('/', '.')}")
+        path.write_text(text)
+    assert copy.planned() == set()
+
+
+REFERENCES = {f"Probe the unedited tiny on the facts up to number {n:04d}" for n in (1, 2, 5)}
+WEIGHED = {f"Weigh {e} after {n:04d} edits" for e in EDITORS for n in (1, 3)}
+DRIFT = {f"Measure the drift of {e} after {n:04d} edits" for e in EDITORS for n in (1, 3)}
+CHAINS = set.union(*(whole(editor, 1, 3) for editor in EDITORS))
+ORDER = {"Draw the order of the edits of embedded, seed 0"}
+CONTEXTS = {"Sample context templates from tiny"}
+FORMULAS = {
+    ("data/edit_order.py", "permutation"): ORDER | REFERENCES | CHAINS | TABLES,
+    ("models/language_model.py", "load_model"): CONTEXTS | REFERENCES | CHAINS | EVALUATIONS | TABLES,
+    ("deltas/replay.py", "replay"): WEIGHED | TABLES,
+    ("editing/session.py", "run_link"): CHAINS | TABLES,
+    ("editing/prepare/context_templates.py", "sample_templates"): CONTEXTS | CHAINS | TABLES,
+    ("pipeline/edit_chain.py", "edit_link"): CHAINS | TABLES,
+    ("evaluation/drift.py", "measure_drift"): DRIFT | TABLES,
+    ("evaluation/harness.py", "evaluate"): EVALUATIONS | TABLES,
+    ("evaluation/weights/spectra.py", "stable_rank"): WEIGHED | TABLES,
+    ("tasks/registry.py", "load_tasks"): EVALUATIONS | TABLES,
+    ("tasks/registry.py", "suite_metadata"): TABLES,
+    ("analysis/tables/costs.py", "costs"): TABLES,
+    ("analysis/statistics/retention.py", "retention"): INFERENCE,
+    ("report/charts/rows.py", ""): REPORT,
+    ("study/cost/estimate.py", ""): set(),
+    ("runtime/job.py", "job"): set(),
+}
+
+
+@pytest.mark.parametrize(("file", "name"), FORMULAS)
+def test_a_formula_reruns_what_it_decides(copy, file, name):
+    """One row at least for each package; without a name it is the file's first function."""
+    path = copy.folder / PACKAGE / file
+    text = path.read_text()
+    functions = [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    path.write_text(recompute(text, name or functions[0]))
+    assert copy.planned() == FORMULAS[file, name]
 
 
 def test_keep_of_one_editor_reruns_its_chain_and_what_hangs_on_it(copy):

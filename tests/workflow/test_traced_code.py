@@ -1,6 +1,7 @@
 """The fingerprint is safe: what runs in a job is among the definitions that decide whether it runs again."""
 
 import ast
+import functools
 import json
 
 import pytest
@@ -29,16 +30,21 @@ def traced(tmp_path_factory, tiny_folder):
     return project, [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def definition_at(path, line):
-    """The top-level definition of a file that a line belongs to."""
+@functools.cache
+def spans(path):
+    """First line, last line and name of each top-level definition of a file."""
+    found = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         first = min([node.lineno, *(part.lineno for part in getattr(node, "decorator_list", []))])
-        if first <= line <= node.end_lineno:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                return node.name
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            return next((target.id for target in targets if isinstance(target, ast.Name)), "<effects>")
-    raise AssertionError(f"{path}:{line} is in no definition")
+        targets = getattr(node, "targets", [getattr(node, "target", node)])
+        name = getattr(targets[0], "name", getattr(targets[0], "id", "<effects>"))
+        found.append((first, node.end_lineno, name))
+    return found
+
+
+def definition_at(path, line):
+    """The top-level definition of a file that a line belongs to."""
+    return next(name for first, last, name in spans(path) if first <= line <= last)
 
 
 def test_every_function_that_runs_in_a_job_is_in_its_fingerprint(traced):
