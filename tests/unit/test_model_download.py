@@ -8,7 +8,7 @@ import torch
 
 from collateral.errors import CollateralError
 from collateral.models import download as modelsource
-from collateral.models.download import fetch_model
+from collateral.models.download import check_family, fetch_model
 from collateral.models.language_model import load_model
 from tiny import tiny_network, tiny_tokenizer
 
@@ -40,6 +40,17 @@ def test_fetching_twice_gives_the_same_identity(source, tmp_path):
     for name in ("a", "b"):
         fetch_model({"folder": str(source)}, tmp_path / name)
     assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
+
+
+def test_a_model_of_another_family_than_the_config_s_is_refused(source, tmp_path):
+    """The family decides which code the jobs' fingerprints hold."""
+    folder = tmp_path / "small"
+    fetch_model({"folder": str(source)}, folder)
+    check_family(folder, "llama")
+    with pytest.raises(
+        CollateralError, match=r"config\.json: its model_type is 'llama'.*models\.small\.family 'gpt2'"
+    ):
+        check_family(folder, "gpt2")
 
 
 @pytest.mark.parametrize("damage", ["flip", "missing", "no manifest"])

@@ -17,6 +17,7 @@ rule download_model:
         **asks("download_model"),
     params:
         source=lambda w: STUDY.settings["models"][w.model]["source"],
+        family=lambda w: STUDY.model_family(w.model),
         code=code("download_model.py"),
     message:
         "Fetch the model {wildcards.model}"

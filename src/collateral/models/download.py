@@ -14,7 +14,7 @@ from collateral.data.download.hub import download_hub_snapshot
 from collateral.data.download.source import REVISION, check_size
 from collateral.data.shared_resources import check_source, model_source
 from collateral.errors import CollateralError, unknown_name
-from collateral.io.atomic import read_sealed_json, sha256_file, whole_file
+from collateral.io.atomic import read_json, read_sealed_json, sha256_file, whole_file
 from collateral.io.locks import hold_lock
 from collateral.io.resource_errors import shortage
 from collateral.models.manifest import verified_manifest, write_manifest
@@ -68,6 +68,20 @@ def fetch_model(source: Mapping[str, Any], folder: Path) -> None:
         if lacked is None:
             raise
         raise lacked from None
+
+
+def check_family(folder: Path, family: str) -> None:
+    """Refuse a model of another family than the study's config names, which decides what code its jobs run.
+
+    Raises:
+        CollateralError: config.json has another `model_type`.
+    """
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type != family:
+        raise CollateralError(
+            f"{folder / 'config.json'}: its model_type is {model_type!r}, the config's models.{folder.name}.family "
+            f"{family!r}; set family to {model_type}, if that is the model that you mean"
+        )
 
 
 def _kept(source: Mapping[str, Any], folder: Path) -> bool:
