@@ -21,14 +21,8 @@ LOADS_MODEL = {
 }
 REGISTRIES = {
     "data/loaders": {"load_facts"},
-    "editing/methods": {
-        "edit",
-        "edit_singly",
-        "export_checkpoint",
-        "evaluate_abilities",
-        "measure_efficacy",
-        "measure_drift",
-    },
+    "editing/methods": LOADS_MODEL
+    - {"sample_contexts", "measure_moments", "probe_known", "measure_reference"},
     "editing/regularizers": {"edit", "edit_singly"},
     "models/families": LOADS_MODEL,
     "report/figures": {"report"},

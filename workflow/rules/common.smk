@@ -299,6 +299,12 @@ def model_code(script):
     return settled(lambda wildcards: code(script, family_entry(wildcards)), "model")
 
 
+def training_code(wildcards):
+    """The code of a job that trains the hypernetwork of an editor."""
+    method = STUDY.settings["editors"][wildcards.learner]["method"]
+    return code("train_hypernetwork.py", family_entry(wildcards), f"collateral.editing.methods.{method}")
+
+
 def edit_code(script):
     """The code of a job that edits."""
     entries = (family_entry, method_entry, regularizer_entry)

@@ -125,7 +125,7 @@ rule train_hypernetwork:
     params:
         training=lambda w: {"seed": int(w.seed), **STUDY.training(w.model, w.learner)},
         runtime=settled(runtime, "model"),
-        code=model_code("train_hypernetwork.py"),
+        code=training_code,
     message:
         "Train the hypernetwork of {wildcards.learner} for {wildcards.model}"
     script:
