@@ -237,15 +237,6 @@ def test_a_folder_that_cannot_be_made_is_named(served, tmp_path):
     )
 
 
-def test_downloading_imports_no_torch():
-    code = (
-        "import sys, collateral.data.download.fetch;"
-        "print([m for m in ('torch', 'transformers', 'lm_eval', 'datasets') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 JOB = """
 import runpy, sys
 from types import SimpleNamespace

@@ -113,11 +113,11 @@ def test_two_loads_are_equal_and_survive_parquet(facts: list[Fact], tmp_path: Pa
     assert read_facts(tmp_path / "facts.parquet") == facts
 
 
-def test_loading_needs_no_torch_and_no_fixed_hash_seed() -> None:
+def test_loading_needs_no_fixed_hash_seed() -> None:
     code = (
-        "import sys; from pathlib import Path; from collateral.data.loaders import embedded, zsre, counterfact;"
+        "from pathlib import Path; from collateral.data.loaders import embedded, zsre, counterfact;"
         f"facts = embedded.load(Path({str(FOLDER)!r}));"
-        "assert 'torch' not in sys.modules; print(facts[:40])"
+        "print(facts[:40])"
     )
     texts = {
         subprocess.run(

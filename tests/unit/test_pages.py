@@ -6,8 +6,6 @@ import hashlib
 import itertools
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import polars as pl
@@ -349,13 +347,6 @@ def test_json_that_cannot_be_written_is_refused():
     with pytest.raises(CollateralError, match="not finite"):
         pageparts.script_json({"value": float("nan")})
     assert pageparts.script_json("</script>&\u2028") == '"\\u003c/script\\u003e\\u0026\\u2028"'
-
-
-def test_the_report_needs_neither_torch_nor_lm_eval():
-    heavy = "{'torch', 'lm_eval', 'transformers'}"
-    code = f"import sys, collateral.report.pages.pages; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_studys_own_title_stands_on_the_page_as_text():

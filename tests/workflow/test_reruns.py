@@ -299,7 +299,7 @@ def test_a_chart_or_caption_reruns_the_report_only(copy):
 
 @pytest.mark.parametrize("name", ["page.css", "page.js"])
 def test_the_look_of_a_page_reruns_the_report_only(copy, name):
-    path = copy.folder / "src/collateral" / name
+    path = copy.folder / PACKAGE / "report/pages" / name
     path.write_text(path.read_text() + "\n/* another look */\n")
     assert copy.planned() == REPORT
 
@@ -444,6 +444,8 @@ def test_an_upgraded_library_reruns_what_imports_it_only_if_asked(copy):
     upgrade("lm-eval")
     assert copy.planned("--", sequence) == set()
     upgrade("polars")
+    assert copy.planned("--", sequence) == {"Draw the order of the edits of embedded, seed 0"}
+    upgrade("pyarrow")
     read = {"Read the facts of embedded", "Draw the order of the edits of embedded, seed 0"}
     assert copy.planned("--", sequence) == read
 

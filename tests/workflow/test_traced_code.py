@@ -3,6 +3,7 @@
 import ast
 import functools
 import json
+import shutil
 
 import pytest
 
@@ -69,6 +70,17 @@ def test_every_function_that_runs_in_a_job_is_in_its_fingerprint(traced):
             if node not in known and node not in SAID:
                 missing.add(f"{job['rule']}: {node} ({name})")
     assert not missing, "\n".join(sorted(missing))
+
+
+def test_the_frame_of_jobs_decides_no_result(finished, copy):
+    """All jobs of the small study again, without it: nothing of `runtime/` but the fingerprint runs in them."""
+    path = copy.folder / "src/collateral/runtime/job.py"
+    path.write_text(path.read_text() + "\n\n@contextmanager\ndef job(*_, **__):\n    yield\n")
+    assert copy.planned() == set()
+    shutil.rmtree(copy.folder / "results")
+    done = copy.snakemake()
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+    assert copy.results() == finished.results()
 
 
 def test_the_tracer_would_notice_what_a_fingerprint_lacks(traced):
