@@ -15,7 +15,6 @@ AHEAD = (
     "pyarrow.parquet",
     "scipy.stats",
     "statsmodels.api",
-    "numba",
     "altair",
     "vl_convert",
     "httpx2",

@@ -18,7 +18,6 @@ NUMERIC = (
     "polars",
     "numpy",
     "scipy",
-    "numba",
 )
 """Those that can change a number; every artifact says which versions it was made with."""
 DISTRIBUTIONS = {"collateral": "collateral-edits"}
