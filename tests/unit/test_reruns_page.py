@@ -31,9 +31,9 @@ HEAD = """\
 # What a change can rerun
 
 A change reruns the jobs whose definitions compute something else:
-[architecture.md](architecture.md#the-fingerprint-of-definitions) says what counts. This page lists for each file of the package the rules
-that reach a definition in it. A file that is not listed reruns nothing. A file of a registry (marked *) reruns only the jobs whose
-settings name it.
+[architecture.md](architecture.md#the-fingerprint-of-definitions) says what counts. This page lists for each file of
+the package the rules that reach a definition in it. A file that is not listed reruns nothing. A file of a registry
+(marked *) reruns only the jobs whose settings name it.
 
 `make fix` writes this page; a test compares it with the code. A commit that adds a rule to a row makes that rule's
 fingerprint wider.
