@@ -16,7 +16,6 @@ from torch import Tensor
 
 from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
 from collateral.editing.prepare.second_moments import Moment
-from collateral.editing.state import Carried
 from collateral.io.versions import machine
 
 CONDITION = 1e6  # of C
@@ -134,7 +133,7 @@ class Ours:
 
     given: Given
     method: str
-    state: Carried = field(default_factory=Carried)
+    state: dict[str, Tensor] = field(default_factory=dict)
 
     def begin(self) -> Tensor:
         """Return the root of a chain's first operation."""
@@ -197,12 +196,12 @@ def growth(given: Given) -> str:
         plain.add(keys, values)
         taken, mine = timed(ours, keys, values)
         if i in MILESTONES:
-            states[i], seconds[i] = Carried(ours.state), [taken]
+            states[i], seconds[i] = dict(ours.state), [taken]
             far[i] = apart("D4S", mine, plain.solved(keys))
     for _ in range(TURNS):
         keys, values = given.keys(1), given.normal(given.shape.d_out, 1)
         for i in MILESTONES[1:]:  # the first edit begins the root, once a chain
-            seconds[i].append(timed(Ours(given, "D4S", Carried(states[i])), keys, values)[0])
+            seconds[i].append(timed(Ours(given, "D4S", dict(states[i])), keys, values)[0])
     lines = ["| edit | ours | update differs by |", "|---|---|---|"]
     medians = {i: statistics.median(seconds[i]) for i in MILESTONES}
     lines += [f"| {i} | {medians[i]:.1f} ms | {far[i]:.0e} |" for i in MILESTONES]

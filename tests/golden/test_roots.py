@@ -6,9 +6,7 @@ import torch
 
 from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
 from collateral.editing.prepare.second_moments import Moment
-from collateral.editing.state import Carried
 from collateral.errors import CollateralError
-from collateral.models.spill import Scratch
 
 SIZE, OUT, WEIGHT = 64, 24, 5.0
 
@@ -33,7 +31,7 @@ def relative(got, wanted):
 
 def take_up(root, keys):
     """The gain of new keys, and the root of the system with them, by way of a state that has a root."""
-    state = Carried({"root/0": root})
+    state = {"root/0": root}
     gain = gain_of(state, 0, keys, lambda: pytest.fail("the state has a root"))
     return gain, state["root/0"]
 
@@ -70,7 +68,7 @@ def wide(tensor):
 def test_after_hundreds_of_batches_nothing_has_drifted(condition, tolerance, batch):
     """Gain and map differ from the exact ones by no more than `torch.linalg.solve`'s of the whole system do."""
     moment, half = system(condition)
-    state, whole = Carried(), WEIGHT * moment.matrix
+    state, whole = {}, WEIGHT * moment.matrix
     sums, crossed = np.longdouble(WEIGHT) * wide(moment.matrix), np.zeros((SIZE, OUT), np.longdouble)
     for i in range(300):
         keys = half @ torch.randn(SIZE, batch, dtype=torch.float64)
@@ -97,7 +95,7 @@ def test_the_same_key_again_and_again():
     moment, half = system(1e2)
     key = 10 * half @ torch.randn(SIZE, 1, dtype=torch.float64)
     alone = torch.linalg.solve(moment.matrix, key)
-    state = Carried()
+    state = {}
     for _ in range(500):
         gain = gain_of(state, 0, key, lambda: moment.inverse_root(1.0, 0.0, "cpu"))
     weight = 500 * float(key.T @ alone)
@@ -127,16 +125,15 @@ def test_where_a_root_lies_in_memory_changes_no_bit():
             assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("where", ["memory", "file"])
-def test_what_is_skipped_leaves_the_state_as_it_was(tmp_path, where):
+def test_what_is_skipped_leaves_the_state_as_it_was():
     """An operation writes into its copy of the state's names; the tensors of the state before stay."""
     moment, half = system(1e2)
     key, value = half[:, :1], torch.ones(OUT, 1, dtype=torch.float64)
-    state = Carried(scratch=Scratch(tmp_path / "state") if where == "file" else None)
+    state = {}
     gain = gain_of(state, 0, key, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
     refit(state, 0, key, value, gain)
     before = {name: one.clone() for name, one in state.items()}
-    later = Carried(state)
+    later = dict(state)
     gain = gain_of(later, 0, key, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
     refit(later, 0, key, value, gain)
     for name, one in before.items():
@@ -146,7 +143,7 @@ def test_what_is_skipped_leaves_the_state_as_it_was(tmp_path, where):
 
 def test_later_operations_ask_for_no_second_moment():
     moment, half = system(1e2)
-    state = Carried()
+    state = {}
     gain_of(state, 0, half[:, :1], lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
     gain_of(state, 0, half[:, 1:2], lambda: pytest.fail("the second moment was read again"))
 

@@ -13,7 +13,6 @@ from collateral.deltas.update import Delta, Update
 from collateral.editing.prepare.second_moments import Moment, read_moment
 from collateral.errors import CollateralError, escape_unprintable
 from collateral.models.language_model import LanguageModel
-from collateral.models.spill import Scratch
 
 Learnt = TypeVar("Learnt")
 
@@ -48,7 +47,6 @@ class Prepared:
         hypernetwork: trained weights of an editor that learns to edit (MEND).
         adjust: regularises one layer's update inside a loop over layers, so that the later layers see it; the
             identity unless the editor's regularizer says `within_layers`.
-        scratch: where large tensors lie that are made once and used by several edits; None keeps them in memory.
     """
 
     templates: Sequence[str]
@@ -57,7 +55,6 @@ class Prepared:
     seed: int = 0
     hypernetwork: Path | None = None
     adjust: Callable[[str, Update], Update] = unchanged
-    scratch: Scratch | None = None
     _loaded: dict[int, Moment] = field(default_factory=dict, repr=False, compare=False)
     _learnt: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -72,7 +69,7 @@ class Prepared:
                 f"no second moment was prepared for layer {layer}; run the prepare stage for it"
             )
         if layer not in self._loaded:
-            self._loaded[layer] = read_moment(self.moments[layer], layer, self.scratch)
+            self._loaded[layer] = read_moment(self.moments[layer], layer)
         return self._loaded[layer]
 
     def learnt(self, load: Callable[[Path], Learnt]) -> Learnt:

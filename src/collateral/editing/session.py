@@ -26,10 +26,8 @@ from collateral.editing.method import (
     unchanged,
 )
 from collateral.editing.regularizer import Regularizer, regularize
-from collateral.editing.state import Carried
 from collateral.io.parquet import write_table
 from collateral.models.language_model import LanguageModel
-from collateral.models.memory import trim
 
 log = logging.getLogger(__name__)
 
@@ -124,16 +122,13 @@ def run_link(
     groups = [facts[i : i + size] for i in range(0, len(facts), size)]
     quiet = True if len(groups) == 1 else None  # None: shown where there is a terminal
     for group in tqdm(groups, desc="edit", unit="operation", disable=quiet):
-        trim()  # of the probes, and of what came before the edits
-        live = Carried(scratch=prepared.scratch)
-        if replaces(recipe.method):
-            live.update(snapshot(model, tuple(original)))
+        weights = snapshot(model, tuple(original)) if replaces(recipe.method) else {}
         try:
             delta, edit = _operation(model, recipe, group, prepared, carried, original, seed)
         except UnstableEditError as error:
             if not recipe.skip_unstable:
                 raise
-            restore(model, live)
+            restore(model, weights)
             log.warning("skipped: %s", error)
             records += [
                 {"position": n, "fact": fact, "status": "skipped", "reason": error.reason}
@@ -153,8 +148,8 @@ def run_link(
             observe(group)
     after = snapshot(model, tuple(before))
     if recipe.regularizer.kind == "accumulated":
-        raw = {f"{RAW}{name}": weights for name, weights in after.items()}
-        carried = Carried({**Carried(carried).parts, **raw})
+        raw = {f"{RAW}{name}": stored for name, stored in after.items()}
+        carried = {**carried, **raw}
         after = _restrained(model, recipe.regularizer, original, after)
     return Link(before, after, carried, records, latest, ledger.operations)
 
@@ -210,7 +205,8 @@ def _operation(
         seed=derive_seed("edit", seed, number),
         adjust=adjust if regularizer.within_layers else unchanged,
     )
-    edit = recipe.method(model, [fact for _, fact in group], own, Carried(state).without(RAW))
+    known = {name: tensor for name, tensor in state.items() if not name.startswith(RAW)}
+    edit = recipe.method(model, [fact for _, fact in group], own, known)
     delta = edit.delta
     if not regularizer.within_layers:
         delta = Delta({name: adjust(name, update) for name, update in delta.updates.items()})

@@ -16,7 +16,6 @@ from collateral.io.atomic import read_json
 from collateral.models.architecture import Architecture, family_names, load_family
 from collateral.models.device_map import ALL, spread_over_gpus
 from collateral.models.manifest import DTYPES, described_source, verified_manifest
-from collateral.models.memory import give_back
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,6 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Lan
             f"{folder}: its tokenizer cannot be loaded ({shorten(reason, 200)}); take a model with a tokenizer of "
             "transformers, as no code of a model is run"
         ) from None
-    give_back()  # what reading the tokenizer took
     if device != ALL:
         network.to(torch.device(device))  # type: ignore[arg-type]
     return wrap(network, tokenizer, identity, described_source(folder))

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,52 +15,18 @@ from torch import Tensor
 from collateral.errors import CollateralError
 from collateral.io.atomic import whole_file
 from collateral.io.resource_errors import shortage
-from collateral.models.spill import Stored, bytes_of, opened
 
-Taken = TypeVar("Taken", Tensor, Stored)
 _KEY = "collateral"  # one metadata key: safetensors writes several in random order
-_DTYPES = {  # in the order in which safetensors puts tensors into a file
-    torch.int64: "I64",
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.int32: "I32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-_NAMES = tuple(_DTYPES.values())
 
 
-def write_tensors(tensors: Mapping[str, Tensor | Stored], path: Path, about: Mapping[str, Any]) -> None:
-    """Write tensors, possibly none, with a JSON record about them and a hash over both.
-
-    The bytes are those of safetensors' own `save_file`, which would need all tensors in memory.
-    """
-    lying = {
-        name: one if isinstance(one, Stored) else one.detach().contiguous().cpu()
-        for name, one in tensors.items()
-    }
-    record = {**about, "sha256": _digest(lying, about)}
-    header: dict[str, Any] = {"__metadata__": {_KEY: json.dumps(record, sort_keys=True)}}
-    order = sorted(lying, key=lambda name: (_NAMES.index(_DTYPES[lying[name].dtype]), name))
-    end = 0
-    for name in order:
-        begun, end = end, end + lying[name].nbytes
-        spans = {"shape": list(lying[name].shape), "data_offsets": [begun, end]}
-        header[name] = {"dtype": _DTYPES[lying[name].dtype], **spans}
-    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    with whole_file(path) as partial, partial.open("wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for name in order:
-            file.writelines(_bytes(lying[name]))
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, Any]) -> None:
+    """Write tensors, possibly none, with a JSON record about them and a hash over both."""
+    contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    _save(contiguous, path, {**about, "sha256": _digest(contiguous, about)})
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a file and the record about them.
+    """Return the tensors of a file, each in memory of its own, and the record about them.
 
     Args:
         path: the file.
@@ -69,44 +35,11 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         CollateralError: missing, truncated, foreign or altered.
     """
-    return _verified(path, kind, Stored.read)
-
-
-def stored_tensors(path: Path, kind: str) -> tuple[dict[str, Stored], dict[str, Any]]:
-    """Return the same where they lie in the file, checked a part at a time, with the record about them.
-
-    Raises:
-        CollateralError: missing, truncated, foreign or altered.
-    """
-    return _verified(path, kind, lambda one: one)
-
-
-def _verified(
-    path: Path, kind: str, take: Callable[[Stored], Taken]
-) -> tuple[dict[str, Taken], dict[str, Any]]:
-    """Return what is taken of each tensor, whose hash must be right, with the record about them."""
-    with _opened(path, kind) as (_, about):
-        tensors = {name: take(one) for name, one in _lying(path).items()}
+    with _opened(path, kind) as (handle, about):
+        tensors = {name: handle.get_tensor(name).clone() for name in sorted(handle.keys())}
     if about.pop("sha256", None) != _digest(tensors, about):
         raise _altered(path, kind)
     return tensors, about
-
-
-def _lying(path: Path) -> dict[str, Stored]:
-    """Return where the tensors of a file lie, whose header safetensors has checked."""
-    with Path(path).open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    header.pop("__metadata__", None)
-    place = opened(path)
-    dtypes = {name: dtype for dtype, name in _DTYPES.items()}
-    unknown = {one["dtype"] for one in header.values()} - set(dtypes)
-    if unknown:
-        raise ValueError(f"elements of {', '.join(sorted(unknown))}")
-    return {
-        name: Stored(place, 8 + size + one["data_offsets"][0], tuple(one["shape"]), dtypes[one["dtype"]])
-        for name, one in sorted(header.items())
-    }
 
 
 def write_parts(parts: Mapping[str, Tensor], path: Path, about: Mapping[str, Any]) -> None:
@@ -114,8 +47,12 @@ def write_parts(parts: Mapping[str, Tensor], path: Path, about: Mapping[str, Any
     contiguous = {name: part.detach().contiguous().cpu() for name, part in parts.items()}
     record = {**about, "parts": {name: _digest({name: part}, {}) for name, part in contiguous.items()}}
     record["sha256"] = _digest({}, record)
+    _save(contiguous, path, record)
+
+
+def _save(tensors: dict[str, Tensor], path: Path, record: Mapping[str, Any]) -> None:
     with whole_file(path) as partial:
-        save_file(contiguous, partial, metadata={_KEY: json.dumps(record, sort_keys=True)})
+        save_file(tensors, partial, metadata={_KEY: json.dumps(record, sort_keys=True)})
 
 
 def read_about(path: Path, kind: str) -> dict[str, Any]:
@@ -172,18 +109,9 @@ def _altered(path: Path, kind: str) -> CollateralError:
     )
 
 
-def _digest(tensors: Mapping[str, Tensor | Stored], about: Mapping[str, Any]) -> str:
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
     total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        for part in _bytes(tensor):
-            total.update(part)
+        total.update(tensor.detach().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-def _bytes(tensor: Tensor | Stored) -> Iterator[memoryview]:
-    """Yield the bytes of a tensor in main memory, or of one in a file a part at a time."""
-    if isinstance(tensor, Stored):
-        yield from tensor.blocks()
-    else:
-        yield bytes_of(tensor.contiguous())

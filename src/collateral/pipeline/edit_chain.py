@@ -1,5 +1,6 @@
 """Jobs on a chain of checkpoints: make a link, save a checkpoint as a full model."""
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,13 @@ from collateral.editing.prepare.context_templates import read_templates
 from collateral.editing.prepare.second_moments import layers_in
 from collateral.editing.registry import is_flagged, load_method, load_regularizer
 from collateral.editing.session import RAW, Link, Numbered, Recipe, run_link, write_records
-from collateral.editing.state import Carried, open_state, recipe_sha256, write_state
+from collateral.editing.state import read_state, recipe_sha256, write_state
 from collateral.errors import CollateralError
 from collateral.evaluation.efficacy import Reference, measure_facts, read_reference, write_rows
 from collateral.io.atomic import sha256_file
 from collateral.io.parquet import read_table
 from collateral.models.language_model import load_model
 from collateral.models.manifest import write_manifest
-from collateral.models.memory import give_back, keep_little
-from collateral.models.spill import Scratch
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,13 @@ def edit_link(
         CollateralError: any input is damaged or does not belong to the others.
     """
     settings_sha256 = recipe_sha256(recipe)
-    link, probes, about = _edited(
-        files, recipe, start, edits, seed, new_tokens, dtype, device, Scratch(state)
-    )
+    link, probes, about = _edited(files, recipe, start, edits, seed, new_tokens, dtype, device)
     write_rows(probes, after_edit)
     write_records(link.records, records)
     write_state(link.state, state, edits, settings_sha256)
     before, after, operations = link.before, link.after, link.operations
     del link
-    give_back()  # the model and the state: writing the increment has arrays of its own
+    gc.collect()  # the model, whose parts refer to each other: writing the increment has arrays of its own
     write_increment(delta, before, after, about, operations)
 
 
@@ -137,7 +134,6 @@ def _edited(
     new_tokens: int,
     dtype: str,
     device: str,
-    scratch: Scratch,
 ) -> tuple[Link, list[dict[str, Any]], dict[str, Any]]:
     """Return the edits that were made, the probes after each, and what the increment says of itself.
 
@@ -147,20 +143,16 @@ def _edited(
     model = load_model(files.model, dtype, device)
     names = editor.method.parameters(model)
     original = snapshot(model, names) if editor.needs_original else {}
-    carried = Carried(scratch=scratch)
-    if files.state:
-        carried = open_state(files.state, start, recipe_sha256(recipe), scratch)
+    state = read_state(files.state, start, recipe_sha256(recipe)) if files.state else {}
     apply_chain(model, files.deltas)
-    give_back()  # the increments
-    # by name, not by item: each look reads a tensor from its file
-    restore(model, {name.removeprefix(RAW): carried[name] for name in carried if name.startswith(RAW)})
+    restore(model, {name.removeprefix(RAW): state[name] for name in state if name.startswith(RAW)})
     probes: list[dict[str, Any]] = []
 
     def observe(group: Sequence[Numbered]) -> None:
         probes.extend(measure_facts(model, group, "after_edit", new_tokens, reference))
 
-    given = prepared(files, scratch)
-    link = run_link(model, editor, chosen, given, carried, original=original, seed=seed, observe=observe)
+    given = prepared(files)
+    link = run_link(model, editor, chosen, given, state, original=original, seed=seed, observe=observe)
     about = {
         "base": model.source,
         "base_sha256": model.base_sha256,
@@ -175,11 +167,7 @@ def _edited(
 def begin(
     files: LinkFiles, recipe: Mapping[str, Any], start: int, edits: int
 ) -> tuple[Recipe, list[Numbered], Reference]:
-    """Return the editor, the facts number `start + 1` to `edits`, and the unedited model's probes of them.
-
-    From here on the process keeps little of what it frees, see `keep_little`.
-    """
-    keep_little()
+    """Return the editor, the facts number `start + 1` to `edits`, and the unedited model's probes of them."""
     facts = {fact.fact_id: fact for fact in read_facts(files.facts)}
     chosen = chosen_facts(facts, files.sequence, files.known, edits)[start:]
     editor = Recipe(
@@ -192,7 +180,7 @@ def begin(
     return editor, chosen, read_reference(files.reference)
 
 
-def prepared(files: LinkFiles, scratch: Scratch | None = None) -> Prepared:
+def prepared(files: LinkFiles) -> Prepared:
     """Return what was computed from the unedited model, and the step norms that a placebo takes."""
     norms: dict[str, float] = {}
     for path in files.like:
@@ -204,7 +192,6 @@ def prepared(files: LinkFiles, scratch: Scratch | None = None) -> Prepared:
         moments=moments,
         step_norms=norms,
         hypernetwork=files.hypernetwork,
-        scratch=scratch,
     )
 
 

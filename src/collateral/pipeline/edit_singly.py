@@ -11,12 +11,10 @@ from tqdm import tqdm
 
 from collateral.deltas.update import Factors, restore, snapshot
 from collateral.editing.session import Link, Numbered, run_link, write_records
-from collateral.editing.state import Carried
 from collateral.evaluation.efficacy import measure_facts, write_rows
 from collateral.evaluation.weights.statistics import single_statistics
 from collateral.io.parquet import write_table
 from collateral.models.language_model import load_model
-from collateral.models.spill import Scratch
 from collateral.pipeline.edit_chain import LinkFiles, begin, prepared
 
 SCHEMA = {
@@ -69,8 +67,7 @@ def edit_singly(
     editor, chosen, reference = begin(files, recipe, start, edits)
     model = load_model(files.model, dtype, device)
     original = snapshot(model, editor.method.parameters(model)) if editor.needs_original else {}
-    scratch = Scratch(records)
-    given, fresh = prepared(files, scratch), Carried(scratch=scratch)
+    given = prepared(files)
     probes: list[dict[str, Any]] = []
     made: list[dict[str, Any]] = []
     moved: list[tuple[Any, ...]] = []
@@ -81,7 +78,7 @@ def edit_singly(
     size = editor.batch_size
     groups = [chosen[i : i + size] for i in range(0, len(chosen), size)]
     for group in tqdm(groups, desc="single edits", unit="operation", disable=None):
-        link = run_link(model, editor, group, given, fresh, original=original, seed=seed, observe=observe)
+        link = run_link(model, editor, group, given, {}, original=original, seed=seed, observe=observe)
         made += link.records
         moved += _moved(group, link, weigh)
         restore(model, link.before)

@@ -24,7 +24,7 @@ from collateral.errors import CollateralError
 from collateral.io.atomic import read_sealed_json, sha256_file
 from collateral.io.parquet import read_table
 from collateral.models.manifest import DTYPES, stored_tensor, verified_manifest
-from collateral.models.tensor_file import stored_tensors
+from collateral.models.tensor_file import read_tensors
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _tensors(kind: str, form: str) -> Callable[[Path], object]:
     """Return what reads a file of tensors of one format."""
 
     def read(path: Path) -> object:
-        found = stored_tensors(path, kind)[1].get("format")
+        found = read_tensors(path, kind)[1].get("format")
         if found != form:
             raise CollateralError(
                 f"{path}: not {kind} (its format is {found!r}, not {form}); delete it and run the workflow again"
@@ -218,7 +218,7 @@ def _chain_faults(root: Path, chain: Path, damaged: set[Path | None]) -> Iterato
         links.append(one)
         state = folder / "state.safetensors"
         if state.is_file() and state not in damaged:
-            found = stored_tensors(state, "an editor's state")[1].get("edits")
+            found = read_tensors(state, "an editor's state")[1].get("edits")
             if found != edits:
                 yield Fault(
                     f"{state}: the state after {found} edits, in the place of that after {edits}; delete it and run "

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collateral.editing.state import Carried
+from collateral.editing.state import copy_tensor
 
 Root = Float[Tensor, "d_in rank"]
 Keys = Float[Tensor, "d_in facts"]
@@ -47,7 +47,7 @@ def grow(grown: Root, keys: Keys) -> Keys:
     return found
 
 
-def gain_of(state: Carried, layer: int, keys: Keys, begin: Callable[[], Root]) -> Keys:
+def gain_of(state: dict[str, Tensor], layer: int, keys: Keys, begin: Callable[[], Root]) -> Keys:
     """Return the gain of new keys of a layer, and keep the layer's new root in a method's state, as `root/{layer}`.
 
     Args:
@@ -58,14 +58,14 @@ def gain_of(state: Carried, layer: int, keys: Keys, begin: Callable[[], Root]) -
             of a chain read no second moment.
     """
     name = f"root/{layer}"
-    root = state.own(name, keys.device) if name in state else begin().to(keys.device).contiguous()
+    root = copy_tensor(state[name], keys.device) if name in state else begin().to(keys.device).contiguous()
     gain = grow(root, keys)
     state[name] = root
     return gain
 
 
 def refit(
-    state: Carried, layer: int, keys: Keys, values: Float[Tensor, "d_out facts"], gain: Keys
+    state: dict[str, Tensor], layer: int, keys: Keys, values: Float[Tensor, "d_out facts"], gain: Keys
 ) -> Float[Tensor, "d_out d_in"]:
     """Return the least-squares map X' of all keys so far to their values, and keep it as `update/{layer}`.
 
@@ -84,7 +84,7 @@ def refit(
     """
     name = f"update/{layer}"
     if name in state:
-        fitted = state.own(name, keys.device)
+        fitted = copy_tensor(state[name], keys.device)
         fitted.addmm_(values - (keys.T @ fitted.T).T, gain.T)
     else:
         fitted = values @ gain.T

@@ -14,7 +14,6 @@ from collateral.editing.algorithms.recursive_least_squares import gain_of
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
 from collateral.editing.ranges import Above, AtLeast, Increasing
-from collateral.editing.state import Carried
 from collateral.models.language_model import LanguageModel
 
 
@@ -73,7 +72,7 @@ class Alphaedit:
         state: Mapping[str, Tensor],
     ) -> Edit:
         """Return the update of each layer for all facts at once; the model is left as it was."""
-        kept = Carried(state)
+        kept = dict(state)
 
         def closed_form(at: Layer) -> Factors:
             def begin() -> Tensor:

@@ -12,7 +12,6 @@ from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
 from collateral.editing.ranges import Above, AtLeast, Increasing
-from collateral.editing.state import Carried
 from collateral.models.language_model import LanguageModel
 
 
@@ -77,7 +76,7 @@ class D4s:
         state: Mapping[str, Tensor],
     ) -> Edit:
         """Return the update of each layer, against W_0, for all edits so far; the model must be at W_0."""
-        kept = Carried(state)
+        kept = dict(state)
         again = self.variant == "remeasured"
 
         def closed_form(at: Layer) -> Tensor:

@@ -13,7 +13,6 @@ from collateral.editing.algorithms.recursive_least_squares import gain_of
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
 from collateral.editing.ranges import Above, AtLeast, Increasing
-from collateral.editing.state import Carried
 from collateral.models.language_model import LanguageModel
 
 
@@ -75,7 +74,7 @@ class Memit:
         state: Mapping[str, Tensor],
     ) -> Edit:
         """Return the update of each layer for all facts at once; the model is left as it was."""
-        kept = Carried(state)
+        kept = dict(state)
 
         def closed_form(at: Layer) -> Factors:
             share = at.residual / at.remaining

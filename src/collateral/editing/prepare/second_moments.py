@@ -14,11 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collateral.editing.prepare.cholesky import Triangle, add_upper, factorised, mirror
-from collateral.editing.state import Carried
+from collateral.editing.state import copy_tensor
 from collateral.errors import CollateralError
 from collateral.models.hooks import heard, stop_at
 from collateral.models.language_model import LanguageModel
-from collateral.models.spill import Scratch
 from collateral.models.tensor_file import read_about, read_part, write_parts
 
 log = logging.getLogger(__name__)
@@ -34,12 +33,11 @@ class Moment:
     Attributes:
         given: C, or what reads it, so that it is in memory only while it is used.
         tokens: number of tokens that it is the mean over.
-        made: what `inverse_root` and `null_space` keep, in a file where there is one for it.
     """
 
     given: Float[Tensor, "d_in d_in"] | Callable[[], Float[Tensor, "d_in d_in"]]
     tokens: int
-    made: Carried = field(default_factory=Carried, repr=False, compare=False)
+    _made: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     _cholesky: dict[tuple[float, str], Triangle] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -91,15 +89,15 @@ class Moment:
             CollateralError: the matrix is not positive definite.
         """
         known = f"root/{ridge}/{device}"
-        if known not in self.made:
+        if known not in self._made:
             factor = self._factor(ridge, device)
             inverse = torch.eye(
                 len(factor), dtype=factor.dtype, device=device
             ).T  # by columns: solved where it lies
             torch.linalg.solve_triangular(factor, inverse, upper=False, out=inverse)
-            self.made[known] = inverse.T
+            self._made[known] = inverse.T
             del factor, inverse
-        root = self.made.own(known, torch.device(device))
+        root = copy_tensor(self._made[known], torch.device(device))
         root /= math.sqrt(weight)
         return root
 
@@ -126,16 +124,16 @@ class Moment:
             CollateralError: there is none.
         """
         known = f"null/{threshold}/{device}"
-        if known not in self.made:
+        if known not in self._made:
             values, vectors = torch.linalg.eigh(self.matrix.to(device))
             if not bool((values < threshold).any()):
                 raise CollateralError(
                     f"no eigenvalue of the second moment is below nullspace_threshold {threshold:g} (the smallest is "
                     f"{float(values[0]):.3g}, the largest {float(values[-1]):.3g}); raise it"
                 )
-            self.made[known] = vectors[:, values < threshold]
+            self._made[known] = vectors[:, values < threshold]
             del vectors
-        return self.made[known]
+        return self._made[known]
 
 
 def windows(
@@ -231,13 +229,12 @@ def layers_in(path: Path) -> list[int]:
     return sorted(int(layer) for layer in about["tokens"])
 
 
-def read_moment(path: Path, layer: int, scratch: Scratch | None = None) -> Moment:
+def read_moment(path: Path, layer: int) -> Moment:
     """Return the moment of one layer of a file, checked; it is read again when it is used, the others are not read.
 
     Args:
         path: the file.
         layer: the layer's number.
-        scratch: where the roots that are made of it lie; None keeps them in memory.
 
     Raises:
         CollateralError: the file is missing, truncated, or its bytes are not what was written.
@@ -246,7 +243,7 @@ def read_moment(path: Path, layer: int, scratch: Scratch | None = None) -> Momen
         raise CollateralError(f"{path}: has no layer {layer}; delete it and run the workflow again")
     _, about = read_part(path, _KIND, str(layer))
     tokens = int(about["tokens"][str(layer)])
-    return Moment(lambda: read_part(path, _KIND, str(layer))[0], tokens, Carried(scratch=scratch))
+    return Moment(lambda: read_part(path, _KIND, str(layer))[0], tokens)
 
 
 def check_moments(path: Path) -> None:
