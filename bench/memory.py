@@ -75,12 +75,12 @@ def watch(peaks: dict[str, int]) -> None:
         peaks[phase] = max(peaks.get(phase, 0), _status("VmHWM"))
         forget()
 
-    def given_back(work: Callable[[], None]) -> None:
-        close("probe" if "edit" in peaks else "rebuild")
-        work()
-        forget()
+    def written(work: Callable[..., None], *given: Any) -> None:
+        close("probe")
+        work(*given)
+        close("write")
 
-    chain.give_back = partial(given_back, chain.give_back)
+    chain.write_rows = partial(written, chain.write_rows)
     chain.load_model = partial(measured, "load", chain.load_model)
     chain.measure_facts = partial(measured, "probe", chain.measure_facts)
     session._operation = partial(measured, "edit", session._operation)

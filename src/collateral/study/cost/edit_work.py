@@ -115,13 +115,12 @@ def edit_work(run: ModelJob) -> Work:
     # memory: W_0, the accumulated and the new update; moments and one that is factorized; one step; the state
     held = (4.0 if cost.get("changes") == "columns" else 16.0) * elements
     if editor.moments:
-        # a factor is kept by panels; a root on the GPU, or else in a file, see `editing.state`
-        kept = (1.0 if run.on_gpu else 0.0) if editor.root else 17 / 32
+        kept = 1.0 if editor.root else 17 / 32  # a factor is kept by panels
         held += 8 * square * (kept * editor.moments + 3)
     in_step = rows if texts == "integral" else min(rows * tokens, _STEP_TOKENS[run.on_gpu])
     held += run.activations(in_step, depth)
     held += 12 * min(in_step, 2 * batch if texts == "integral" else reads) * shape.vocabulary
-    held += editor.state() if run.on_gpu else editor.state() / max(1, len(editor.layers))
+    held += editor.state()
 
     left = 0 if job.rule == "edit_singly" else editor.stored(operations, batch, facts) + editor.state()
     return run.work(seconds, held, host=8 * square * editor.moments, disk=2e3 * facts + left)
