@@ -10,7 +10,7 @@ import pytest
 import inferred_frames as inferred
 import report_frames as frames
 from chromium import CHROMIUM, browser
-from collateral.report.charts.figure import instances
+from collateral.report.charts.figure import find_instances
 from collateral.report.figures.registry import FIGURES as REGISTERED
 from collateral.report.pages import pages
 
@@ -36,7 +36,7 @@ LONG = "long " * 2000
 def figures(page: str) -> list[str]:
     """Return the names of a page's figures that the tables allow, in its order."""
     known = tables()
-    return [one.name for one in REGISTERED if one.family == page and instances(known, one)]
+    return [one.name for one in REGISTERED if one.family == page and find_instances(known, one)]
 
 
 def tables() -> dict[str, pl.DataFrame]:
@@ -65,7 +65,7 @@ def write(folder: Path, report: dict[str, str]) -> Path:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("report"), pages.render(tables(), frames.run_info()))
+    return write(tmp_path_factory.mktemp("report"), pages.render_pages(tables(), frames.run_info()))
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_a_table_that_was_cut_is_filled_when_it_is_opened(tab, tmp_path):
             for j in range(30)
         ]
     )
-    folder = write(tmp_path, pages.render({"heatmaps": many}, {}))
+    folder = write(tmp_path, pages.render_pages({"heatmaps": many}, {}))
     tab.open(folder / "weights.html")
     rows = f"{figure('heatmaps')}.querySelectorAll('details.data tbody tr').length"
     assert tab.value(rows) == 200
@@ -295,7 +295,7 @@ def test_hostile_text_is_shown_and_does_nothing(tab, tmp_path):
     own = frames.tables(first=frames.HOSTILE, words=words) | inferred.tables(first=frames.HOSTILE)
     for name in ("abilities", "comparisons"):
         own[name] = own[name].with_columns(ability=pl.col("ability") + frames.HOSTILE)
-    folder = write(tmp_path, pages.render(own, frames.run_info(words)))
+    folder = write(tmp_path, pages.render_pages(own, frames.run_info(words)))
     for name in PAGES:
         tab.open(folder / f"{name}.html")
         assert tab.console == [], name
@@ -353,7 +353,7 @@ def test_a_hundred_thousand_result_rows_make_a_page_that_opens_at_once(tab, tmp_
         generated_agreement=pl.lit(None, pl.Boolean),
     )
     assert rows.height == 100_000
-    report = pages.render({"efficacy": rows}, {})
+    report = pages.render_pages({"efficacy": rows}, {})
     assert len(report["edits.html"]) < 2_000_000
     tab.open(write(tmp_path, report) / "edits.html")  # once to fill the browser's caches
     seconds = tab.open(tmp_path / "edits.html")

@@ -15,7 +15,7 @@ from collateral.evaluation.weights.statistics import weigh_checkpoint
 from collateral.models.language_model import load_model
 from collateral.models.tensor_file import read_tensors
 from collateral.pipeline.edit_chain import export_checkpoint
-from collateral.report.figures.weights import adapters
+from collateral.report.figures.weights import describe_adapters
 
 GRACE = {
     "method": "grace",
@@ -98,12 +98,12 @@ def test_distances_are_zero_and_the_page_says_why(project, tmp_path):
     }
     assert pl.read_parquet(paths[1]).is_empty()
     own = table.with_columns(editor=pl.lit("grace"), edits=pl.lit(3), seed=pl.lit(0))
-    assert adapters(own) == (
+    assert describe_adapters(own) == (
         " grace changes no weight: its edits live in a codebook of 3 keys, which replaces activations of layer 1; "
         "its distances are zero by definition."
     )
     rome = own.filter(pl.col("statistic") != "codebook_keys").with_columns(editor=pl.lit("rome"))
-    assert adapters(rome) == ""
+    assert describe_adapters(rome) == ""
 
 
 def test_an_editor_of_weights_needs_no_state(project):

@@ -11,8 +11,8 @@ import figure_frames as given
 import report_frames as frames
 from collateral.errors import CollateralError
 from collateral.report.charts import words
-from collateral.report.charts.figure import instances
-from collateral.report.charts.rows import legible
+from collateral.report.charts.figure import find_instances
+from collateral.report.charts.rows import make_legible
 from collateral.report.figures import abilities, edits, heatmaps, weights
 from collateral.report.figures.registry import FIGURES
 
@@ -70,7 +70,7 @@ def test_hostile_names_stay_text_in_chart_and_caption(figure):
         else table
         for name, table in tables_of(figure).items()
     }
-    tables = legible(tables)
+    tables = make_legible(tables)
     assert figure.chart(tables, ()).to_dict()["concat"]
     assert figure.caption(tables)
 
@@ -92,7 +92,7 @@ def test_names_of_figures_are_slugs_of_their_own_and_families_are_pages():
 
 def test_a_figure_across_data_sets_has_one_instance_a_model_and_the_others_one_a_data_set():
     tables = given.two_datasets()
-    found = {figure.name: [name for name, _, _ in instances(tables, figure)] for figure in FIGURES}
+    found = {figure.name: [name for name, _, _ in find_instances(tables, figure)] for figure in FIGURES}
     assert found["datasets"] == ["datasets"]
     assert found["abilities"] == ["abilities-tiny-capitals", "abilities-tiny-rivers"]
     assert found["efficacy"] == found["verdicts"] == []

@@ -281,7 +281,7 @@ def test_drift_is_drawn_at_the_last_layer_measured():
 
 
 def test_edit_success_right_after_each_edit_and_at_the_checkpoint():
-    table = paper_tables.edit_success(TABLES)
+    table = paper_tables.tabulate_edit_success(TABLES)
     rome = {r["evaluation"]: r for r in table.filter(editor="rome", edits=5).to_dicts()}
     assert (rome["current"]["efficacy"], rome["current"]["paraphrase"]) == (
         pytest.approx(0.8),
@@ -295,7 +295,7 @@ def test_edit_success_right_after_each_edit_and_at_the_checkpoint():
         5,
     )
     assert (
-        paper_tables.edit_success(TABLES)
+        paper_tables.tabulate_edit_success(TABLES)
         .filter(editor="rome", edits=1, evaluation="original")["facts"]
         .item()
         == 1
@@ -303,7 +303,7 @@ def test_edit_success_right_after_each_edit_and_at_the_checkpoint():
 
 
 def test_abilities_before_and_after_have_the_unedited_model_first():
-    table = paper_tables.before_and_after(TABLES)
+    table = paper_tables.tabulate_before_and_after(TABLES)
     assert table["editor"].to_list() == ["unedited", "rome", "rome-rect-40"]
     assert table["sst2 (acc)"].to_list() == [0.6, 0.48, 0.58]
     assert table["change of sst2 (acc)"].to_list() == pytest.approx([0.0, -0.12, -0.02])
@@ -311,7 +311,7 @@ def test_abilities_before_and_after_have_the_unedited_model_first():
 
 def test_a_task_of_two_suites_has_a_column_for_each():
     twice = pl.concat([TABLES["abilities"], TABLES["abilities"].with_columns(suite=pl.lit("more"))])
-    columns = paper_tables.before_and_after({"abilities": twice}).columns
+    columns = paper_tables.tabulate_before_and_after({"abilities": twice}).columns
     assert {"core: sst2 (acc)", "more: sst2 (acc)"} <= set(columns)
 
 
@@ -321,5 +321,5 @@ def test_quantiles_of_single_edits_are_means_over_edits():
          "parameter": matrix, "statistic": "delta_quantile", "threshold": 0.8, "value": value}
         for fact, matrix, value in ((1, "a", 0.1), (1, "b", 0.3), (2, "a", 0.3), (2, "b", 0.5))
     ]  # fmt: skip
-    table = paper_tables.single_edits({"single-weights": frames.frame(rows)})
+    table = paper_tables.tabulate_single_edits({"single-weights": frames.frame(rows)})
     assert table.rows() == [("alone", 0.8, pytest.approx(0.3), pytest.approx(0.02**0.5), 2)]

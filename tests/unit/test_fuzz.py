@@ -386,7 +386,7 @@ def page_documents(texts: list[str]) -> dict[str, test_pages.Document]:
         )
         for name, table in tables.items()
     }
-    made = pages.render(renamed, report_frames.run_info(told[0]))
+    made = pages.render_pages(renamed, report_frames.run_info(told[0]))
     assert not [name for name, page in made.items() if "\x00" in page]
     return {name: test_pages.Document(page) for name, page in made.items()}
 

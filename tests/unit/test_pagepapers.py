@@ -17,7 +17,7 @@ def rows(markup: str) -> list[list[str]]:
 
 def test_edit_success_is_told_right_after_each_edit_and_at_the_checkpoint():
     """The first editor keeps four of five edits; paraphrases of three facts take; two neighbours of five stay."""
-    table = rows(pagepapers.success(frames.tables()))
+    table = rows(pagepapers.render_success(frames.tables()))
     assert table[0] == [
         "editor",
         "edits",
@@ -34,7 +34,7 @@ def test_edit_success_is_told_right_after_each_edit_and_at_the_checkpoint():
 
 
 def test_abilities_are_told_before_and_after_with_what_editing_added():
-    table = rows(pagepapers.abilities(frames.tables()))
+    table = rows(pagepapers.render_abilities(frames.tables()))
     by = {row[0]: dict(zip(table[0], row, strict=True)) for row in table[1:]}
     assert by["unedited"]["sst2 (acc)"] == "60.0%"
     assert by["rome"]["sst2 (acc)"] == "48.0%"
@@ -58,14 +58,14 @@ def test_quantiles_of_single_edits_are_means_over_edits():
             for n, v in ((1, 0.1), (2, 0.3))
         ]
     )
-    table = rows(pagepapers.singles({"single-weights": own}))
+    table = rows(pagepapers.render_singles({"single-weights": own}))
     assert table[1] == ["alone", "0.8000", "0.2000", "0.1414", "2"]
 
 
 def test_what_a_study_lacks_is_named():
     for make, table in (
-        (pagepapers.success, "efficacy"),
-        (pagepapers.abilities, "abilities"),
-        (pagepapers.singles, "single-weights"),
+        (pagepapers.render_success, "efficacy"),
+        (pagepapers.render_abilities, "abilities"),
+        (pagepapers.render_singles, "single-weights"),
     ):
         assert f"the table <b>{table}</b> has no rows" in make({table: pl.DataFrame()})

@@ -14,17 +14,17 @@ import pytest
 import inferred_frames as inferred
 import report_frames as frames
 from collateral.errors import CollateralError
-from collateral.report.charts.figure import instances
+from collateral.report.charts.figure import find_instances
 from collateral.report.figures.registry import FIGURES as REGISTERED
 from collateral.report.pages import layout as pageparts
 from collateral.report.pages import pages
 from collateral.report.pages import tables as pagetables
-from collateral.report.render import drawings, number_rows
+from collateral.report.render import draw_figures, number_rows
 
 PAGES = ("index.html", "abilities.html", "edits.html", "weights.html", "cost.html")
 FIRST = "index.html"
 TABLES = frames.tables() | inferred.tables()
-FIGURES = {figure.name for figure in REGISTERED if instances(TABLES, figure)}
+FIGURES = {figure.name for figure in REGISTERED if find_instances(TABLES, figure)}
 ALIKE = ("value", "editor", "edits", "seed")
 
 
@@ -62,7 +62,7 @@ class Document(HTMLParser):
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, str]:
-    return pages.render(TABLES, frames.run_info())
+    return pages.render_pages(TABLES, frames.run_info())
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def hostile() -> dict[str, str]:
     }
     for name in ("abilities", "comparisons"):
         named[name] = named[name].with_columns(ability=pl.col("ability") + frames.HOSTILE)
-    return pages.render(named, frames.run_info(frames.HOSTILE))
+    return pages.render_pages(named, frames.run_info(frames.HOSTILE))
 
 
 def specs(document: Document) -> list[dict]:
@@ -165,7 +165,7 @@ def test_every_figure_has_chart_caption_files_and_data(documents):
 
 def test_every_point_of_a_chart_knows_its_row_in_the_table_below():
     """The number in the chart's data leads to a row with the same editor, edits and value."""
-    for one in drawings(TABLES):
+    for one in draw_figures(TABLES):
         rows = one.points.to_dicts()
         data = [datum for part in one.spec["datasets"].values() for datum in part if "what" not in datum]
         assert data, one.name
@@ -201,7 +201,7 @@ def test_controls_are_there_only_where_there_is_a_choice(documents):
         name: table.filter(pl.col("edits") != 1) if "edits" in table.columns else table
         for name, table in TABLES.items()
     }
-    alone = Document(pages.render(one, {})["weights.html"])
+    alone = Document(pages.render_pages(one, {})["weights.html"])
     assert [a.get("name") for tag, a in alone.elements if tag == "select"] == ["editor"]
 
 
@@ -212,7 +212,7 @@ def test_two_seeds_can_be_chosen():
         else table
         for name, table in TABLES.items()
     }
-    document = Document(pages.render(both, {})[FIRST])
+    document = Document(pages.render_pages(both, {})[FIRST])
     assert "seed" in [a.get("name") for tag, a in document.elements if tag == "select"]
     overview = specs(document)[0]
     seeds = {datum["seed"] for data in overview["datasets"].values() for datum in data if "seed" in datum}
@@ -227,12 +227,12 @@ def test_several_models_get_figures_of_their_own():
         else table
         for name, table in TABLES.items()
     }
-    names = {one.name for one in drawings(both)}
+    names = {one.name for one in draw_figures(both)}
     assert names == {f"{name}-{model}-capitals" for name in FIGURES for model in ("tiny", "other-model")}
 
 
 def test_same_tables_give_the_same_bytes(report):
-    assert pages.render(TABLES, frames.run_info()) == report
+    assert pages.render_pages(TABLES, frames.run_info()) == report
 
 
 def rows(markup: str) -> list[list[str]]:
@@ -242,7 +242,7 @@ def rows(markup: str) -> list[list[str]]:
 
 def test_summary_holds_changes_in_points_and_ratios():
     tables = frames.tables()
-    markup = pagetables.summary(tables["abilities"], tables["efficacy"])
+    markup = pagetables.render_summary(tables["abilities"], tables["efficacy"])
     table = {row[0]: row[1:] for row in rows(markup)}
     assert table["Measure"] == ["Unedited", "rome5 edits", "rome-rect-405 edits"]
     # sqrt(0.03² + 0.04²) = 0.05; -0.12 is more than twice that, -0.02 is not
@@ -254,36 +254,42 @@ def test_summary_holds_changes_in_points_and_ratios():
 
 
 def test_distances_follow_table_1():
-    table = rows(pagetables.distances(frames.tables()["weights"]))
+    table = rows(pagetables.render_distances(frames.tables()["weights"]))
     assert table[0] == ["Editor", "Edits", "Manhattan distance", "δ > 0.077 (%)", "δ > 0.171 (%)"]
     assert table[1:3] == [["rome", "1", "2.0", "2.00", "0.80"], ["rome", "5", "10.0", "10.00", "4.00"]]
     assert table[4] == ["rome-rect-40", "5", "5.0", "5.00", "2.00"]
 
 
 def test_long_tables_are_cut_with_a_note():
-    markup, cut = pagetables.rows_table(pl.DataFrame({"x": list(range(500))}), "long", most=200)
+    markup, cut = pagetables.render_rows(pl.DataFrame({"x": list(range(500))}), "long", most=200)
     assert cut
     assert markup.count("<tr id=") == 200
     assert 'id="long-row-199"' in markup
     assert "The first 200 of 500 rows" in markup
-    assert not pagetables.rows_table(pl.DataFrame({"x": [1]}), "short")[1]
+    assert not pagetables.render_rows(pl.DataFrame({"x": [1]}), "short")[1]
 
 
 def test_a_skipped_edit_is_said_to_be_skipped():
     """Its row has the word in place of a norm, for that editor alone."""
-    table = rows(pagetables.edits(frames.tables()["edits"]))
+    table = rows(pagetables.render_edits(frames.tables()["edits"]))
     assert table[5][-2:] == ["2.500", "skipped"]
     assert [row[-1] for row in table].count("skipped") == 1
 
 
 def test_known_share():
-    assert rows(pagetables.known(frames.tables()["known"]))[1] == ["tiny", "capitals", "8", "6", "75.0%"]
+    assert rows(pagetables.render_known(frames.tables()["known"]))[1] == [
+        "tiny",
+        "capitals",
+        "8",
+        "6",
+        "75.0%",
+    ]
 
 
 @pytest.mark.parametrize("absent", ["all", "abilities", "efficacy", "weights", "heatmaps", "edits", "known"])
 def test_missing_data_is_named_where_it_would_stand(absent):
     tables = {} if absent == "all" else {**TABLES, absent: pl.DataFrame()}
-    report = pages.render(tables, {})
+    report = pages.render_pages(tables, {})
     assert tuple(report) == PAGES
     documents = {name: Document(page) for name, page in report.items()}
     text = "".join(document.text for document in documents.values())
@@ -303,7 +309,7 @@ def test_missing_data_is_named_where_it_would_stand(absent):
 
 def test_without_comparisons_the_summary_has_the_plain_differences():
     tables = {name: table for name, table in TABLES.items() if name != "comparisons"}
-    document = Document(pages.render(tables, {})[FIRST])
+    document = Document(pages.render_pages(tables, {})[FIRST])
     assert "▼ −12.0 ± 5.0" in document.text
     assert "Verdicts: need the paired comparison" in document.text
 
@@ -339,17 +345,17 @@ def test_hostile_names_cannot_leave_the_folder_of_figures():
         else table
         for name, table in TABLES.items()
     }
-    names = [one.name for one in drawings(tables)]
+    names = [one.name for one in draw_figures(tables)]
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) and ".." not in name for name in names)
 
 
 def test_json_that_cannot_be_written_is_refused():
     with pytest.raises(CollateralError, match="not finite"):
-        pageparts.script_json({"value": float("nan")})
-    assert pageparts.script_json("</script>&\u2028") == '"\\u003c/script\\u003e\\u0026\\u2028"'
+        pageparts.dump_script_json({"value": float("nan")})
+    assert pageparts.dump_script_json("</script>&\u2028") == '"\\u003c/script\\u003e\\u0026\\u2028"'
 
 
 def test_the_studys_own_title_stands_on_the_page_as_text():
     run = {"settings": {"study": {"title": "Mine </script><b>&"}}}
-    for page in pages.render(frames.tables(), run).values():
+    for page in pages.render_pages(frames.tables(), run).values():
         assert "Mine </script><b>&: " in Document(page).text

@@ -9,10 +9,10 @@ import pytest
 import inferred_frames as inferred
 import report_frames as frames
 from collateral.report import write as reportfiles
-from collateral.report.render import Drawing, drawings, parts
-from collateral.report.static_figures import fitted, svg_and_png
+from collateral.report.render import Drawing, draw_figures, find_panels
+from collateral.report.static_figures import draw_svg_and_png, fit_to_width
 
-DRAWN = {one.name: one for one in drawings(frames.tables() | inferred.tables())}
+DRAWN = {one.name: one for one in draw_figures(frames.tables() | inferred.tables())}
 
 
 def only(drawing: Drawing, count: int) -> dict:
@@ -28,7 +28,7 @@ def only(drawing: Drawing, count: int) -> dict:
 
 @pytest.mark.parametrize(("panels", "inches"), [(1, 3.4), (3, 7.0)])
 def test_one_panel_is_a_column_wide_and_several_are_a_page(panels, inches):
-    svg, png = svg_and_png(only(DRAWN["abilities"], panels))
+    svg, png = draw_svg_and_png(only(DRAWN["abilities"], panels))
     assert f'width="{inches:g}in"' in svg[:300]
     assert struct.unpack(">I", png[16:20])[0] == pytest.approx(300 * inches, abs=1)
     dots_per_metre = struct.unpack(">I", png[png.index(b"pHYs") + 4 :][:4])[0]
@@ -38,7 +38,7 @@ def test_one_panel_is_a_column_wide_and_several_are_a_page(panels, inches):
 @pytest.mark.parametrize("name", sorted(DRAWN))
 def test_letters_keep_their_size(name):
     """The drawing is planned at its final width, so that it is hardly scaled: 11 pixels stay about 8 points."""
-    svg, _ = svg_and_png(DRAWN[name].spec)
+    svg, _ = draw_svg_and_png(DRAWN[name].spec)
     inches, box = (float(n) for n in re.search(r'width="([\d.]+)in".*?viewBox="0 0 ([\d.]+)', svg).groups())
     assert 0.8 < inches * 96 / box < 1.25
 
@@ -49,7 +49,7 @@ def test_long_titles_are_broken_and_panels_stay_level():
         "text": "a very long name of an ability that has many words",
         "subtitle": ["short"],
     }
-    panels = parts(fitted(spec, 672))
+    panels = find_panels(fit_to_width(spec, 672))
     assert len(panels[0]["title"]["text"]) > 1
     assert len({len(panel["title"]["subtitle"]) for panel in panels}) == 1
     assert (

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from collateral.io.atomic import write_json, write_text
-from collateral.report.progress import CHECKED, missing, sifted
+from collateral.report.progress import CHECKED, find_missing_jobs, find_usable_results
 from collateral.study import outputs as results
 from collateral.study.command_line import read_study
 from collateral.study.jobs import Job, list_outputs
@@ -49,7 +49,7 @@ def test_many_places_are_counted_and_few_are_named(tmp_path, monkeypatch):
     ]
     for name in list_outputs(jobs[0]):
         write_text(Path(name), "x")
-    (told,) = missing(jobs, {})
+    (told,) = find_missing_jobs(jobs, {})
     assert (told["rule"], told["done"], told["of"]) == ("weigh", 1, 9)
     assert told["where"].startswith("m · d · seed 0 · e1: 1 edits; m · d · seed 0 · e2: 1 edits; ")
     assert told["where"].endswith("; and 2 more")
@@ -59,10 +59,13 @@ def test_a_job_is_done_only_with_all_its_files_and_none_of_them_broken(tmp_path,
     monkeypatch.chdir(tmp_path)
     job = Job("weigh", "a/weights.parquet", "m", "d", 0, "e", 0, 1)
     write_text(Path("a/weights.parquet"), "x")
-    assert missing([job], {})
+    assert find_missing_jobs([job], {})
     write_text(Path("a/heatmap.parquet"), "x")
-    assert not missing([job], {})
-    assert "a/heatmap.parquet: too short" in missing([job], {"a/heatmap.parquet": "too short"})[0]["where"]
+    assert not find_missing_jobs([job], {})
+    assert (
+        "a/heatmap.parquet: too short"
+        in find_missing_jobs([job], {"a/heatmap.parquet": "too short"})[0]["where"]
+    )
 
 
 def test_a_score_without_its_items_does_not_count(tmp_path, monkeypatch):
@@ -70,8 +73,8 @@ def test_a_score_without_its_items_does_not_count(tmp_path, monkeypatch):
     path = "results/unedited/m/abilities/two.json"
     write_json(Path(path), {"results": {}, "n-samples": {}, "higher_is_better": {}})
     expected = {**{kind: [] for kind in KINDS}, "abilities": [path]}
-    assert sifted(expected).paths["abilities"] == []
-    assert sifted(expected).broken == {}
+    assert find_usable_results(expected).paths["abilities"] == []
+    assert find_usable_results(expected).broken == {}
 
 
 def test_each_kind_of_result_is_checked_before_it_is_taken():

@@ -27,7 +27,7 @@ def cells(markup: str) -> list[list[str]]:
 
 
 def test_each_cell_has_symbol_word_effect_and_interval():
-    table = cells(pageverdicts.matrix(TABLES, ORDER))
+    table = cells(pageverdicts.render_matrix(TABLES, ORDER))
     assert table[0][0] == "Editor"
     assert table[0][2].startswith("sentiment sst2, acc; n = 200; unedited 60.0%")
     assert table[1] == [
@@ -42,7 +42,7 @@ def test_each_cell_has_symbol_word_effect_and_interval():
 
 
 def test_a_cells_title_tells_the_test_behind_it():
-    markup = pageverdicts.matrix(TABLES, ORDER)
+    markup = pageverdicts.render_matrix(TABLES, ORDER)
     assert "Holm p = 0.0024 (mcnemar exact)" in markup
     assert "30 items got worse, 6 better" in markup
     assert "margin of 2.00 points" in markup
@@ -52,7 +52,7 @@ def test_a_cell_that_no_comparison_has_is_not_evaluated():
     lacking = TABLES["comparisons"].filter(
         ~((pl.col("editor") == "rome-rect-40") & (pl.col("task") == "sst2"))
     )
-    table = cells(pageverdicts.matrix({**TABLES, "comparisons": lacking}, ORDER))
+    table = cells(pageverdicts.render_matrix({**TABLES, "comparisons": lacking}, ORDER))
     assert table[2][2] == "○ not evaluated"
 
 
@@ -69,7 +69,7 @@ def test_the_control_counts_the_item_scores_that_are_equal(changed):
     edited = [*scores[: 4 - changed], *(0.5 for _ in range(changed))]
     items = frames.frame([*rows("unedited", scores), *rows("noop", edited), *rows("rome", [0.0] * 4)])
     said = re.sub(
-        "<[^>]+>", "", pagechains.control({"ability-items": items}, {"noop": "noop", "rome": "rome"})
+        "<[^>]+>", "", pagechains.render_control({"ability-items": items}, {"noop": "noop", "rome": "rome"})
     )
     if changed:
         assert said.startswith("▼ Control failed: noop changes nothing, yet only 2 of 4 item scores equal")
@@ -81,15 +81,15 @@ def test_the_control_counts_the_item_scores_that_are_equal(changed):
 
 
 def test_collapses_and_horizons_are_told():
-    assert "collapsed at 5 edits: perplexity ratio 12 &gt; 10." in pagechains.collapses(TABLES)
-    table = cells(pagechains.horizons(TABLES, ORDER))
+    assert "collapsed at 5 edits: perplexity ratio 12 &gt; 10." in pagechains.render_collapses(TABLES)
+    table = cells(pagechains.render_horizons(TABLES, ORDER))
     assert table[1] == ["rome", "1.50 [1.00, &gt; 5]"]
     assert table[2] == ["rome-rect-40", "&gt; 5"]
-    assert pagechains.collapses({}) == pagechains.horizons({}, ORDER) == ""
+    assert pagechains.render_collapses({}) == pagechains.render_horizons({}, ORDER) == ""
 
 
 def test_findings_answer_who_harms_what_is_rescued_and_what_goes_with_it():
-    assert pagefindings.findings(TABLES) == [
+    assert pagefindings.state_findings(TABLES) == [
         "Harm is shown for 1 of 2 editors: rome (sentiment).",
         "1 of 3 cells are inconclusive: each shows the effect that its items could detect.",
         "The model collapsed under rome at 5 edits.",
@@ -98,11 +98,13 @@ def test_findings_answer_who_harms_what_is_rescued_and_what_goes_with_it():
         "manhattan goes with harm most closely: ρ = 0.90 [0.40, 1.0] over 4 checkpoints of 2 chains; for 1 of 2 "
         "statistics the interval leaves out zero.",
     ]
-    assert pagefindings.findings({}) == []
+    assert pagefindings.state_findings({}) == []
 
 
 def test_the_legend_states_the_studys_own_levels():
-    said = pageverdicts.legend({"alpha": 0.01, "power": 0.9, "margin": {"share": 0.03, "perplexity": 0.1}})
+    said = pageverdicts.render_legend(
+        {"alpha": 0.01, "power": 0.9, "margin": {"share": 0.03, "perplexity": 0.1}}
+    )
     assert "p ≤ 0.01" in said
     assert "99% interval" in said
     assert "90% power" in said

@@ -148,10 +148,10 @@ def test_a_figure(copy):
     assert copy.planned() == REPORT
     draw = (
         "from pathlib import Path; import polars as pl\n"
-        "from collateral.report.charts.figure import instances; from collateral.report.figures import registry\n"
+        "from collateral.report.charts.figure import find_instances; from collateral.report.figures import registry\n"
         "tables = {path.stem: pl.read_parquet(path) for path in Path('results/tables').glob('*.parquet')}\n"
         "figure = next(figure for figure in registry.FIGURES if figure.name == 'kept')\n"
-        "(name, title, own), *_ = instances(tables, figure)\n"
+        "(name, title, own), *_ = find_instances(tables, figure)\n"
         "print(figure.chart(own, ()).to_dict()['$schema'], figure.caption(own))\n"
     )
     command = [sys.executable, "-c", draw]

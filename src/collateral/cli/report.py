@@ -16,7 +16,7 @@ from collateral.study import paths as places
 from collateral.study.command_line import NamedStudy, add_study_options, read_named_study
 
 if TYPE_CHECKING:
-    from collateral.report.progress import Sifted
+    from collateral.report.progress import UsableResults
 
 PARTIAL = Path("results/partial")
 
@@ -29,17 +29,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw the report, and print where it is."""
-    from collateral.report.progress import LAST, missing, sifted
+    from collateral.report.progress import LAST, find_missing_jobs, find_usable_results
     from collateral.study.jobs import list_jobs
     from collateral.study.outputs import list_results
 
     named = read_named_study(arguments)
-    usable = sifted(list_results(named.study))
+    usable = find_usable_results(list_results(named.study))
     jobs = list_jobs(named.study, named.task_folders, named.mirror)
-    rows = missing((job for job in jobs if job.rule not in LAST), usable.broken)
+    rows = find_missing_jobs((job for job in jobs if job.rule not in LAST), usable.broken)
     if not rows and not find_run(Path()):
         return redraw_report(named, arguments.cores)
-    rows = rows or missing(jobs, usable.broken)
+    rows = rows or find_missing_jobs(jobs, usable.broken)
     write_partial_report(named, usable, rows)
     count = sum(row["of"] - row["done"] for row in rows)
     page = PARTIAL / "report/index.html"
@@ -58,7 +58,7 @@ def redraw_report(named: NamedStudy, cores: str) -> int:
     return 0
 
 
-def write_partial_report(named: NamedStudy, usable: "Sifted", rows: list[dict[str, Any]]) -> None:
+def write_partial_report(named: NamedStudy, usable: "UsableResults", rows: list[dict[str, Any]]) -> None:
     """Write tables and report of the results that exist; `rows` say what is missing."""
     import polars as pl
 
@@ -66,7 +66,7 @@ def write_partial_report(named: NamedStudy, usable: "Sifted", rows: list[dict[st
     from collateral.analysis.statistics.inference import Terms
     from collateral.analysis.tables.gather import gather_tables, write_tables
     from collateral.analysis.tables.schema import TABLES, conform_table
-    from collateral.report.progress import attempted
+    from collateral.report.progress import try_tables
     from collateral.report.write import write_report
     from collateral.study.outputs import list_sequences
     from collateral.tasks.registry import suite_metadata
@@ -77,7 +77,7 @@ def write_partial_report(named: NamedStudy, usable: "Sifted", rows: list[dict[st
     editors = {name: study.settings["editors"][name] for name in study.names("editors")}
     benchmarks, collapse = Path("benchmarks"), study.settings["collapse"]
     measured = gather_tables(usable.paths, suite_metadata(tasks, texts), editors, collapse, benchmarks)
-    inferred, fault = attempted(lambda: derive_tables(measured, Terms.of(study.settings["inference"])))
+    inferred, fault = try_tables(lambda: derive_tables(measured, Terms.of(study.settings["inference"])))
     if fault:  # the pairs may be incomplete only because their jobs are not done
         rows = [*rows, {"rule": "infer", "done": 0, "of": 1, "where": fault}]
     tables = {name: conform_table(name, (measured | inferred).get(name, pl.DataFrame())) for name in TABLES}

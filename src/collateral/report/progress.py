@@ -33,7 +33,7 @@ CHECKED = ("abilities", *_TABLES, *_COLUMNS)
 
 
 @dataclass(frozen=True)
-class Sifted:
+class UsableResults:
     """The results of a study that can be used.
 
     Attributes:
@@ -45,7 +45,7 @@ class Sifted:
     broken: dict[str, str]
 
 
-def sifted(expected: Mapping[str, Sequence[str]]) -> Sifted:
+def find_usable_results(expected: Mapping[str, Sequence[str]]) -> UsableResults:
     """Return which of a study's results can be used; `expected` is kind → files (`outputs.list_results`).
 
     An evaluation counts only with both its files. Where a task was scored in several versions, the one that was
@@ -55,9 +55,9 @@ def sifted(expected: Mapping[str, Sequence[str]]) -> Sifted:
     found: dict[str, list[Path]] = {}
     for kind, names in expected.items():
         there = [name for name in names if Path(name).is_file()]
-        broken.update({name: fault for name in there if (fault := _fault(kind, Path(name)))})
+        broken.update({name: fault for name in there if (fault := _find_fault(kind, Path(name)))})
         found[kind] = [Path(name) for name in there if name not in broken]
-    broken |= _outdated(found["samples"])
+    broken |= _find_outdated(found["samples"])
     for name in broken:
         for kind in found:
             found[kind] = [path for path in found[kind] if path.as_posix() != name]
@@ -66,14 +66,14 @@ def sifted(expected: Mapping[str, Sequence[str]]) -> Sifted:
     }
     for kind in ("abilities", "samples"):
         found[kind] = [path for path in found[kind] if _evaluation(path) in both]
-    return Sifted(found, broken)
+    return UsableResults(found, broken)
 
 
 def _evaluation(path: Path) -> str:
     return path.as_posix().removesuffix(".json").removesuffix(".items.parquet")
 
 
-def _fault(kind: str, path: Path) -> str:
+def _find_fault(kind: str, path: Path) -> str:
     """Return why a result cannot be used; empty where it can."""
     try:
         if kind == "abilities":
@@ -90,7 +90,7 @@ def _fault(kind: str, path: Path) -> str:
     return f"of another version (no column '{lacking[0]}')" if lacking else ""
 
 
-def _outdated(samples: Iterable[Path]) -> dict[str, str]:
+def _find_outdated(samples: Iterable[Path]) -> dict[str, str]:
     """Return the items that were scored on another version of a task than the ones written last."""
     newest: dict[tuple[str, str], str] = {}
     faults: dict[str, str] = {}
@@ -101,7 +101,7 @@ def _outdated(samples: Iterable[Path]) -> dict[str, str]:
     return faults
 
 
-def missing(jobs: Iterable[Job], broken: Mapping[str, str]) -> list[dict[str, Any]]:
+def find_missing_jobs(jobs: Iterable[Job], broken: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the rules that are not done: `rule`, jobs `done`, `of` how many, and `where` the others are, in words.
 
     Args:
@@ -149,7 +149,7 @@ def _shortened(named: Sequence[str]) -> list[str]:
     return [*named[:_SHOWN], f"and {more} more"] if more > 0 else list(named)
 
 
-def attempted(make: Callable[[], dict[str, pl.DataFrame]]) -> tuple[dict[str, pl.DataFrame], str]:
+def try_tables(make: Callable[[], dict[str, pl.DataFrame]]) -> tuple[dict[str, pl.DataFrame], str]:
     """Return tables, or none and why they cannot be made of what there is."""
     try:
         return make(), ""

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 from altair.utils.schemapi import debug_mode
 
-from collateral.report.charts.figure import Figure, instances
-from collateral.report.charts.rows import Tables, all_editors, legible
+from collateral.report.charts.figure import Figure, find_instances
+from collateral.report.charts.rows import Tables, find_all_editors, make_legible
 from collateral.report.figures.registry import FIGURES
 
 Spec = dict[str, Any]
@@ -42,13 +42,13 @@ class Drawing:
         return "summary" if self.figure.family == "index" else self.figure.family
 
 
-def drawings(tables: Tables) -> list[Drawing]:
+def draw_figures(tables: Tables) -> list[Drawing]:
     """Return every figure that the tables have points for; control characters are made visible."""
-    tables = legible(tables)
-    order = all_editors(tables)
+    tables = make_legible(tables)
+    order = find_all_editors(tables)
     found = []
     for figure in FIGURES:
-        for name, study, own in instances(tables, figure):
+        for name, study, own in find_instances(tables, figure):
             points = figure.points(own)
             with debug_mode(
                 False
@@ -59,7 +59,7 @@ def drawings(tables: Tables) -> list[Drawing]:
     return found
 
 
-def parts(spec: Spec) -> list[Spec]:
+def find_panels(spec: Spec) -> list[Spec]:
     """Return the panels of a chart: those that it is put together from, or itself."""
     for kind in ("concat", "hconcat", "vconcat"):
         if kind in spec:
@@ -67,7 +67,7 @@ def parts(spec: Spec) -> list[Spec]:
     return [spec]
 
 
-def titles(part: Spec) -> list[str]:
+def read_titles(part: Spec) -> list[str]:
     """Return the lines of a panel's title and subtitle."""
     title = part.get("title", "")
     told = [title.get("text", ""), title.get("subtitle", "")] if isinstance(title, dict) else [title]
@@ -81,14 +81,14 @@ def number_rows(spec: Spec, points: pl.DataFrame) -> None:
     panels leave out what their title says, that one is meant whose other values stand in the panel's title. A datum
     without such a row, as that of a reference rule, gets no number.
     """
-    rows = [{name: _same(value) for name, value in row.items()} for row in points.iter_rows(named=True)]
+    rows = [{name: _normalize(value) for name, value in row.items()} for row in points.iter_rows(named=True)]
     values = {name: {row[name] for row in rows} for name in points.columns}
     indices: dict[tuple[str, ...], dict[tuple[str, ...], list[int]]] = {}
-    for part, datasets in _own_datasets(spec):
-        lines = titles(part)
+    for part, datasets in _separate_datasets(spec):
+        lines = read_titles(part)
         words = {word for line in lines for word in line.split()}
         for data in datasets:
-            said = [{name: _same(value) for name, value in datum.items()} for datum in data]
+            said = [{name: _normalize(value) for name, value in datum.items()} for datum in data]
             # A column whose words the chart has replaced says nothing of the row.
             shared = tuple(
                 name
@@ -101,7 +101,7 @@ def number_rows(spec: Spec, points: pl.DataFrame) -> None:
                 indices[shared] = _index(rows, shared)
             for datum, told in zip(data, said, strict=True):
                 found = indices[shared].get(tuple(told[name] for name in shared), [])
-                row = _meant(rows, found, shared, set(lines), words)
+                row = _choose_row(rows, found, shared, set(lines), words)
                 if row is not None:
                     datum["row"] = row
 
@@ -113,11 +113,11 @@ def _index(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> dict[tu
     return found
 
 
-def _own_datasets(spec: Spec) -> Iterator[tuple[Spec, list[list[dict[str, Any]]]]]:
+def _separate_datasets(spec: Spec) -> Iterator[tuple[Spec, list[list[dict[str, Any]]]]]:
     """Yield each panel with the data of its layers; data that panels share are made their own first."""
     named = spec.get("datasets", {})
     taken: set[str] = set()
-    for place, part in enumerate(parts(spec)):
+    for place, part in enumerate(find_panels(spec)):
         found: dict[str, list[dict[str, Any]]] = {}
         for number, layer in enumerate(part.get("layer", [part])):
             # Altair moves data that all layers, or all panels, have in common to where these are put together.
@@ -136,14 +136,14 @@ def _own_datasets(spec: Spec) -> Iterator[tuple[Spec, list[list[dict[str, Any]]]
         yield part, list(found.values())
 
 
-def _same(value: Any) -> str:
+def _normalize(value: Any) -> str:
     """Return what two values have in common if they are the same number or the same text."""
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else "None"  # what is not finite is plotted as null
     return f"{value:.6g}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _meant(
+def _choose_row(
     rows: Sequence[Mapping[str, str]],
     found: Sequence[int],
     shared: Sequence[str],

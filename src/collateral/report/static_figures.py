@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from collateral.report.render import Spec, parts
+from collateral.report.render import Spec, find_panels
 
 COLUMN_INCHES, PAGE_INCHES = 3.4, 7.0  # of a two-column paper: one panel, several panels
 LEAST = 0.8  # to which letters may shrink
@@ -21,11 +21,13 @@ SMALLEST_MAP = 44
 LETTER = 0.56  # mean width of a letter, in font sizes
 
 
-def svg_and_png(spec: Spec) -> tuple[str, bytes]:
+def draw_svg_and_png(spec: Spec) -> tuple[str, bytes]:
     """Return the chart drawn for a column (one panel) or a page (several) of a paper, 3.4 or 7 inches wide."""
-    asked = COLUMN_INCHES if len(parts(spec)) == 1 else PAGE_INCHES
+    asked = COLUMN_INCHES if len(find_panels(spec)) == 1 else PAGE_INCHES
     version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    drawn = str(vl_convert.vegalite_to_svg(fitted(spec, round(asked * PIXELS_PER_INCH)), vl_version=version))
+    drawn = str(
+        vl_convert.vegalite_to_svg(fit_to_width(spec, round(asked * PIXELS_PER_INCH)), vl_version=version)
+    )
     width, height = (float(number) for number in _size(drawn))
     own = width / PIXELS_PER_INCH
     # A chart that cannot be fitted, as a matrix of words, keeps its own size between a column's and a page's width.
@@ -48,14 +50,14 @@ def _size(drawn: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def fitted(spec: Spec, width: int) -> Spec:
+def fit_to_width(spec: Spec, width: int) -> Spec:
     """Return the chart with panels made narrower, and in fewer columns if need be, so that they take `width` pixels.
 
     Letters keep their size; titles are broken into lines. Maps of blocks, which have no labels along their axes, may
     shrink further, so that many of them stay on one page.
     """
     spec = copy.deepcopy(spec)
-    panels = parts(spec)
+    panels = find_panels(spec)
     plots = [float(panel.get("width") or 0) for panel in panels]
     widest = max(plots)
     if widest <= 0:

@@ -14,9 +14,9 @@ from collateral.io.log_levels import NOTE
 from collateral.io.parquet import read_table
 from collateral.io.versions import machine, versions
 from collateral.report.pages import pages
-from collateral.report.pages.disk import checkpoint_bytes, disk_lines
-from collateral.report.render import Drawing, drawings
-from collateral.report.static_figures import svg_and_png
+from collateral.report.pages.disk import count_checkpoint_bytes, describe_disk
+from collateral.report.render import Drawing, draw_figures
+from collateral.report.static_figures import draw_svg_and_png
 
 log = logging.getLogger(__name__)
 RUN_FILE = "run.json"
@@ -51,16 +51,16 @@ def write_report(
         "missing": list(missing),
         "checkpoints": whole,
     }
-    drawn = drawings(tables)
+    drawn = draw_figures(tables)
     for own in (folder, figures):
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir(parents=True)
     for one in drawn:
         write_figure(one, figures / one.folder)
     write_json(folder / RUN_FILE, run)
-    for name, page in pages.render(tables, run, f"../{figures.name}", drawn).items():
+    for name, page in pages.render_pages(tables, run, f"../{figures.name}", drawn).items():
         write_text(folder / name, page)
-    for line in disk_lines(tables.get("costs", pl.DataFrame()), whole):
+    for line in describe_disk(tables.get("costs", pl.DataFrame()), whole):
         log.log(NOTE, "%s", line)
     log.info("the report is %s", folder / "index.html")
 
@@ -69,14 +69,15 @@ def _checkpoints(hashed: Mapping[str, Path], settings: Mapping[str, Any]) -> dic
     """Return model → bytes that a full checkpoint of it would take, of the models whose files are there."""
     folders = [path.parent for path in hashed.values() if path.name == "manifest.json"]
     found = {
-        folder.name: checkpoint_bytes(folder, settings["models"][folder.name]["dtype"]) for folder in folders
+        folder.name: count_checkpoint_bytes(folder, settings["models"][folder.name]["dtype"])
+        for folder in folders
     }
     return {model: size for model, size in found.items() if size}
 
 
 def write_figure(drawing: Drawing, folder: Path) -> None:
     """Write what a figure plots as CSV, the figure as SVG and PNG, and its caption as reStructuredText."""
-    svg, png = svg_and_png(drawing.spec)
+    svg, png = draw_svg_and_png(drawing.spec)
     with whole_file(folder / f"{drawing.name}.csv") as partial:
         _flat(drawing.points).write_csv(partial)
     with whole_file(folder / f"{drawing.name}.png") as partial:

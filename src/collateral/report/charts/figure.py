@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import altair as alt
 import polars as pl
 
-from collateral.report.charts.rows import UNEDITED, Tables, named, of_study, studies
+from collateral.report.charts.rows import UNEDITED, Tables, find_studies, get_table, select_study
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class Figure:
     rank: int = 1000
 
 
-def instances(tables: Tables, figure: Figure) -> list[tuple[str, str, Tables]]:
+def find_instances(tables: Tables, figure: Figure) -> list[tuple[str, str, Tables]]:
     """Return (name, title, own tables) of a figure for each model and data set that has points for it.
 
     A figure across data sets has one instance per model. Name and title tell instances apart where there are several.
     """
-    pairs = studies(tables)
+    pairs = find_studies(tables)
     scopes: list[tuple[tuple[str, ...], str]] = [(pair, " · ".join(pair)) for pair in pairs]
     if figure.across:
         scopes = [((model,), model) for model in dict.fromkeys(model for model, _ in pairs)]
     wanted = (*figure.tables, *figure.uses)
     found: list[tuple[str, str, Tables]] = []
     for scope, title in scopes:
-        own = {name: of_study(named(tables, name), *scope) for name in wanted}
+        own = {name: select_study(get_table(tables, name), *scope) for name in wanted}
         points = figure.points(own)
         if points.is_empty() or ("editor" in points.columns and (points["editor"] == UNEDITED).all()):
             continue

@@ -8,14 +8,14 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from collateral.report.charts.means import ALL_SEEDS, with_bars
-from collateral.report.charts.style import COLUMNS, Panel, draw, figure
+from collateral.report.charts.means import ALL_SEEDS, add_bars
+from collateral.report.charts.style import COLUMNS, Panel, arrange_panels, draw_panel
 
 SEED = "seed"
 MOST = 4500  # points of one chart: what a page draws and redraws without waiting
 
 
-def lines(
+def draw_lines(
     panels: Sequence[Panel],
     names: Sequence[str],
     edits: Sequence[int],
@@ -41,13 +41,15 @@ def lines(
         title: what the group is called.
         columns: panels in a row.
     """
-    kept = thinned(sum(panel.rows.height for panel in panels), edits)
+    kept = thin_checkpoints(sum(panel.rows.height for panel in panels), edits)
     called = title or group.replace("_", " ")
-    panels = [replace(panel, rows=_kept(panel.rows, kept)) for panel in panels]
-    drawn = [_marked(draw(panel, group, called, names, kept, present), panel.rows) for panel in panels]
+    panels = [replace(panel, rows=_select_drawn(panel.rows, kept)) for panel in panels]
+    drawn = [
+        _adapt_layers(draw_panel(panel, group, called, names, kept, present), panel.rows) for panel in panels
+    ]
     if len(kept) < len(edits):
         key += f" Drawn: {len(kept)} of {len(edits)} checkpoints; the data hold all."
-    whole = figure(drawn, key, columns, group)
+    whole = arrange_panels(drawn, key, columns, group)
     if any(SEED in panel.rows.columns for panel in panels):
         given: Any = whole.params
         others = [] if given is alt.Undefined else given
@@ -55,7 +57,7 @@ def lines(
     return whole
 
 
-def thinned(rows: int, edits: Sequence[int]) -> list[int]:
+def thin_checkpoints(rows: int, edits: Sequence[int]) -> list[int]:
     """Return the checkpoints to draw of so many rows: all, or evenly some of them with the first and the last."""
     count = len(edits)
     room = max(2, math.floor(count * MOST / max(rows, 1)))
@@ -64,16 +66,16 @@ def thinned(rows: int, edits: Sequence[int]) -> list[int]:
     return [edits[round(index * (count - 1) / (room - 1))] for index in range(room)]
 
 
-def _kept(rows: pl.DataFrame, edits: Sequence[int]) -> pl.DataFrame:
+def _select_drawn(rows: pl.DataFrame, edits: Sequence[int]) -> pl.DataFrame:
     own = rows.filter(pl.col("edits").is_in(list(edits)))
     if SEED in own.columns and own[SEED].n_unique() == 1:
         own = own.drop(SEED)  # there is nothing to choose
     if "lower" not in own.columns:
         return own
-    return with_bars(own).with_columns(low=pl.col("lower"), high=pl.col("upper"))
+    return add_bars(own).with_columns(low=pl.col("lower"), high=pl.col("upper"))
 
 
-def _marked(chart: alt.LayerChart, rows: pl.DataFrame) -> alt.LayerChart:
+def _adapt_layers(chart: alt.LayerChart, rows: pl.DataFrame) -> alt.LayerChart:
     """Return the panel with its bars between `lower` and `upper`, and of the rows by seed only the chosen seed's.
 
     The layers are changed in place: Altair's own methods copy all their data.

@@ -15,7 +15,7 @@ from collateral.report.charts.style import (
     PANEL_WIDTH,
     SELECTION,
     SHAPES,
-    figure,
+    arrange_panels,
     inline_values,
 )
 
@@ -53,7 +53,7 @@ class Plot:
     tooltip: Sequence[alt.Tooltip] = field(default_factory=tuple)
 
 
-def dots(
+def draw_dots(
     plot: Plot, label: str, labels: Sequence[str], group: str, groups: Sequence[str], apart: bool = False
 ) -> alt.LayerChart:
     """Return one row a label with its value as a dot, and its interval as a bar.
@@ -71,15 +71,15 @@ def dots(
     names = alt.Axis(grid=True, ticks=False, domain=False, labelLimit=NAMES_WIDTH - 10)
     base = alt.Chart(inline_values(plot.rows)).encode(
         y=alt.Y(f"{label}:N", sort=list(labels), title=None, axis=names),
-        color=told_apart(alt.Color, group, groups, COLOURS, legend=group != label),
-        opacity=shade(),
+        color=encode_group(alt.Color, group, groups, COLOURS, legend=group != label),
+        opacity=fade_unselected(),
         tooltip=[alt.Tooltip(f"{label}:N"), *_tooltip(plot), *plot.tooltip],
     )
     if apart:
         base = base.encode(yOffset=alt.YOffset(f"{group}:N", sort=list(groups)))
     layers = [_reference(value, what, x=x) for value, what in plot.references]
     layers.append(base.mark_rule(strokeWidth=1.6).encode(x=alt.X("lower:Q"), x2="upper:Q"))
-    shape = told_apart(alt.Shape, group, groups, SHAPES, legend=group != label)
+    shape = encode_group(alt.Shape, group, groups, SHAPES, legend=group != label)
     points = base.mark_point(size=62, filled=True).encode(x=x, shape=shape)
     if "censored" in plot.rows.columns:
         arrows = base.transform_filter("datum.censored")
@@ -87,10 +87,10 @@ def dots(
         points = points.transform_filter("!datum.censored")
     layers.append(points.properties(name=plot.name))
     height = max(ROW_HEIGHT, 9 * len(groups) + 8) if apart else ROW_HEIGHT
-    return _layered(plot, layers, height * len(labels))
+    return _join_layers(plot, layers, height * len(labels))
 
 
-def curves(
+def draw_curves(
     plot: Plot, x: alt.X, group: str, groups: Sequence[str], title: str, present: Sequence[str] | None = None
 ) -> alt.LayerChart:
     """Return one line a group over a setting of the editors, with its points and their intervals as bars.
@@ -111,32 +111,32 @@ def curves(
     )
     base = alt.Chart(inline_values(plot.rows)).encode(
         x=x,
-        color=told_apart(alt.Color, group, groups, COLOURS, title, present=present),
-        opacity=shade(),
+        color=encode_group(alt.Color, group, groups, COLOURS, title, present=present),
+        opacity=fade_unselected(),
         detail=[f"{group}:N"],
         tooltip=[alt.Tooltip(f"{group}:N", title=title), *_tooltip(plot), *plot.tooltip],
     )
-    dash = told_apart(alt.StrokeDash, group, groups, DASHES, title, present=present)
-    shape = told_apart(alt.Shape, group, groups, SHAPES, title, present=present)
+    dash = encode_group(alt.StrokeDash, group, groups, DASHES, title, present=present)
+    shape = encode_group(alt.Shape, group, groups, SHAPES, title, present=present)
     layers = [_reference(value, what, y=y) for value, what in plot.references]
     layers.append(base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("lower:Q"), y2="upper:Q"))
     layers.append(base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash))
     layers.append(base.mark_point(size=52, filled=True).encode(y=y, shape=shape).properties(name=plot.name))
-    return _layered(plot, layers, PANEL_HEIGHT)
+    return _join_layers(plot, layers, PANEL_HEIGHT)
 
 
-def gathered(
+def join_panels(
     charts: Sequence[alt.LayerChart], key: str, columns: int, group: str = "editor", axes: int = 74
 ) -> alt.ConcatChart:
     """Return the panels as one figure whose legend isolates a group; there are no edits to choose from along x."""
-    whole = figure(charts, key, columns, group, axes)
+    whole = arrange_panels(charts, key, columns, group, axes)
     given: Any = whole.params
     if given is not alt.Undefined:
         whole.params = [param for param in given if param.name == SELECTION]
     return whole
 
 
-def cells(
+def draw_cells(
     plot: Plot,
     x: alt.X,
     y: alt.Y,
@@ -157,7 +157,7 @@ def _field(channel: alt.X) -> str:
     return str(channel.shorthand).rpartition(":")[0]
 
 
-def _layered(plot: Plot, layers: Sequence[alt.Chart], height: int) -> alt.LayerChart:
+def _join_layers(plot: Plot, layers: Sequence[alt.Chart], height: int) -> alt.LayerChart:
     title = alt.TitleParams(plot.title, subtitle=list(plot.subtitle))
     return alt.LayerChart(layer=list(layers), width=PANEL_WIDTH, height=height, title=title)
 
@@ -170,13 +170,13 @@ def _scale(plot: Plot) -> alt.Scale:
     return alt.Scale(zero=False, nice=True, padding=6)
 
 
-def shade() -> Any:
+def fade_unselected() -> Any:
     """Return the opacity that fades what the legend's selection leaves out."""
-    # `figure` declares the selection, once for all panels.
+    # `arrange_panels` declares the selection, once for all panels.
     return alt.when(alt.selection_point(name=SELECTION)).then(alt.value(1)).otherwise(alt.value(0.1))
 
 
-def told_apart(
+def encode_group(
     channel: Any,
     group: str,
     groups: Sequence[str],

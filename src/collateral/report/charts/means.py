@@ -12,14 +12,14 @@ def seed_variance(column: str) -> pl.Expr:
     return pl.col(column).var(ddof=1) / pl.len()
 
 
-def over_seeds(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+def average_seeds(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Return the mean of `value` over seeds by group, its standard error, and the number of seeds."""
     return rows.group_by(by, maintain_order=True).agg(
         pl.col("value").mean(), stderr=seed_variance("value").sqrt(), seeds=pl.len()
     )
 
 
-def over_probes(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+def average_probes(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Return the mean of `value` over probes by group, with the standard error clustered by fact.
 
     se² = F/(F-1) · Σ_f (Σ_{i∈f} (x_i - x̄))² / N², for N probes of F facts: the probes of one fact are not
@@ -40,7 +40,7 @@ def over_probes(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def with_each_seed(table: pl.DataFrame, points: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+def split_seeds(table: pl.DataFrame, points: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
     """Return the points of all seeds together (seed "all"), then of each seed alone where there are several.
 
     Rows without a seed, as the unedited model's, count for every seed.
@@ -60,19 +60,19 @@ def with_each_seed(table: pl.DataFrame, points: Callable[[pl.DataFrame], pl.Data
     return pl.concat([whole, *own], how="diagonal_relaxed")
 
 
-def of_all_seeds(points: pl.DataFrame) -> pl.DataFrame:
+def select_all_seeds(points: pl.DataFrame) -> pl.DataFrame:
     """Return the points of all seeds together, without the column that says so."""
     if "seed" not in points.columns:
         return points
     return points.filter(pl.col("seed") == ALL_SEEDS).drop("seed")
 
 
-def most_seeds(points: pl.DataFrame) -> int:
+def count_seeds(points: pl.DataFrame) -> int:
     """Return over how many seeds the points are means, at most."""
     return int(points["seeds"].to_numpy().max())
 
 
-def with_bars(points: pl.DataFrame) -> pl.DataFrame:
+def add_bars(points: pl.DataFrame) -> pl.DataFrame:
     """Return the points with `lower` and `upper` at every row: the interval known, else value ± standard error."""
     error = pl.col("stderr").fill_null(0.0)
     low, high = pl.col("value") - error, pl.col("value") + error

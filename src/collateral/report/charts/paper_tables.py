@@ -2,16 +2,16 @@
 
 import polars as pl
 
-from collateral.report.charts.means import of_all_seeds, over_probes
-from collateral.report.charts.rows import UNEDITED, Tables, named, own_last
+from collateral.report.charts.means import average_probes, select_all_seeds
+from collateral.report.charts.rows import UNEDITED, Tables, get_table, select_each_last
 from collateral.report.figures.abilities import ability_points
-from collateral.report.figures.edits import KINDS, measured
+from collateral.report.figures.edits import KINDS, score_probes
 
 ORIGINAL, CURRENT = "original", "current"
 NAMES = {"reliability": "efficacy", "generalization": "paraphrase", "locality": "specificity"}
 
 
-def edit_success(tables: Tables, how: str = "teacher-forced") -> pl.DataFrame:
+def tabulate_edit_success(tables: Tables, how: str = "teacher-forced") -> pl.DataFrame:
     """Return (editor, edits, evaluation, efficacy, paraphrase, specificity, average, facts) by checkpoint.
 
     Shares. evaluation: "original" counts each edit right after it was made, for all edits up to the checkpoint;
@@ -21,7 +21,7 @@ def edit_success(tables: Tables, how: str = "teacher-forced") -> pl.DataFrame:
         tables: the study's own, with `efficacy`.
         how: "teacher-forced", "probability" or "generation".
     """
-    efficacy = named(tables, "efficacy")
+    efficacy = get_table(tables, "efficacy")
     if efficacy.is_empty():
         return pl.DataFrame()
     edited = efficacy.filter(pl.col("editor") != UNEDITED)
@@ -33,9 +33,9 @@ def edit_success(tables: Tables, how: str = "teacher-forced") -> pl.DataFrame:
         .join(steps, on=["editor", "seed"], how="inner", nulls_equal=True, maintain_order="left")
     )
     parts = [
-        over_probes(measured(rows).filter(pl.col("how") == how), ["kind", "editor", "edits"]).with_columns(
-            evaluation=pl.lit(evaluation)
-        )
+        average_probes(
+            score_probes(rows).filter(pl.col("how") == how), ["kind", "editor", "edits"]
+        ).with_columns(evaluation=pl.lit(evaluation))
         for evaluation, rows in (
             (ORIGINAL, then.filter(pl.col("position") <= pl.col("edits"))),
             (CURRENT, now),
@@ -54,17 +54,17 @@ def edit_success(tables: Tables, how: str = "teacher-forced") -> pl.DataFrame:
     )
 
 
-def before_and_after(tables: Tables) -> pl.DataFrame:
+def tabulate_before_and_after(tables: Tables) -> pl.DataFrame:
     """Return a row per editor at its last checkpoint, the unedited model first; per task a column and its change.
 
     Means over seeds of the primary metric: `{task} ({metric})` holds it, `change of …` what editing added.
     """
-    points = of_all_seeds(ability_points(tables))
+    points = select_all_seeds(ability_points(tables))
     if points.is_empty():
         return pl.DataFrame()
     plain = pl.format("{} ({})", "task", "metric")
     column = plain if points["suite"].n_unique() == 1 else pl.format("{}: {}", "suite", plain)
-    shown = pl.concat([points.filter(pl.col("editor") == UNEDITED), own_last(points)]).with_columns(
+    shown = pl.concat([points.filter(pl.col("editor") == UNEDITED), select_each_last(points)]).with_columns(
         column=column
     )
     columns = shown["column"].unique(maintain_order=True).to_list()
@@ -76,12 +76,12 @@ def before_and_after(tables: Tables) -> pl.DataFrame:
     return both.select(*index, *(name for column in columns for name in (column, f"change of {column}")))
 
 
-def single_edits(tables: Tables) -> pl.DataFrame:
+def tabulate_single_edits(tables: Tables) -> pl.DataFrame:
     """Return (editor, quantile, mean, sd, edits): quantiles of δ = |ΔW| / |W| over edits that each start from W₀.
 
     Of several matrices of an edit, their mean. sd is over the edits; weights that are zero have no δ.
     """
-    table = named(tables, "single-weights")
+    table = get_table(tables, "single-weights")
     if table.is_empty():
         return pl.DataFrame()
     return (

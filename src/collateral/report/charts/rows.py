@@ -13,7 +13,7 @@ UNEDITED = "unedited"
 PICTURES = {chr(code): chr(0x2400 + code) for code in range(32)} | {"\x7f": "␡", "\u2028": "␤", "\u2029": "␤"}
 
 
-def legible(tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+def make_legible(tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """Return the tables with every control character of their texts made visible."""
     return {
         name: table.with_columns(pl.col(pl.String).str.replace_many(list(PICTURES), list(PICTURES.values())))
@@ -21,7 +21,7 @@ def legible(tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     }
 
 
-def studies(tables: Mapping[str, pl.DataFrame]) -> list[tuple[str, str]]:
+def find_studies(tables: Mapping[str, pl.DataFrame]) -> list[tuple[str, str]]:
     """Return the (model, dataset) pairs that occur in the tables, in order of appearance."""
     found: dict[tuple[str, str], None] = {}
     for table in tables.values():
@@ -31,7 +31,7 @@ def studies(tables: Mapping[str, pl.DataFrame]) -> list[tuple[str, str]]:
     return list(found)
 
 
-def of_study(table: pl.DataFrame, model: str, dataset: str | None = None) -> pl.DataFrame:
+def select_study(table: pl.DataFrame, model: str, dataset: str | None = None) -> pl.DataFrame:
     """Return the rows of one model and data set, with those that name no data set, as the unedited model's.
 
     Without a data set, those of all data sets of the model. A table that names no model holds for every study.
@@ -44,17 +44,17 @@ def of_study(table: pl.DataFrame, model: str, dataset: str | None = None) -> pl.
     return table.filter(own)
 
 
-def named(tables: Tables, name: str) -> pl.DataFrame:
+def get_table(tables: Tables, name: str) -> pl.DataFrame:
     """Return a table, empty where the study has none of that name."""
     return tables.get(name, pl.DataFrame())
 
 
-def no_rows(table: str) -> CollateralError:
+def no_rows_error(table: str) -> CollateralError:
     """Return the error of a figure that has nothing to plot."""
     return CollateralError(f"table '{table}' has no rows to plot; run the workflow that makes it")
 
 
-def placed(order: Sequence[str], present: Sequence[str], only: bool = False) -> list[str]:
+def order_editors(order: Sequence[str], present: Sequence[str], only: bool = False) -> list[str]:
     """Return the editors in the study's order, then those that it does not name; `only` those present.
 
     With the whole order, each editor has the same colour in every figure, also where another has no rows.
@@ -63,38 +63,38 @@ def placed(order: Sequence[str], present: Sequence[str], only: bool = False) -> 
     return [name for name in names if name in present] if only else names
 
 
-def editors(table: pl.DataFrame) -> list[str]:
+def find_editors(table: pl.DataFrame) -> list[str]:
     """Return the editors in order of appearance, without the unedited reference."""
     names = table.get_column("editor").drop_nulls().unique(maintain_order=True).to_list()
     return [name for name in names if name != UNEDITED]
 
 
-def all_editors(tables: Mapping[str, pl.DataFrame]) -> list[str]:
+def find_all_editors(tables: Mapping[str, pl.DataFrame]) -> list[str]:
     """Return the editors of all tables, those of the table with most of them first."""
-    found = [editors(table) for table in tables.values() if {"editor", "model"} <= set(table.columns)]
+    found = [find_editors(table) for table in tables.values() if {"editor", "model"} <= set(table.columns)]
     found.sort(key=len, reverse=True)
     return list(dict.fromkeys(name for names in found for name in names))
 
 
-def checkpoints(table: pl.DataFrame) -> list[int]:
+def find_checkpoints(table: pl.DataFrame) -> list[int]:
     """Return the numbers of edits after which an edited model was looked at, ascending."""
     edited = table.filter(pl.col("editor") != UNEDITED)
     return [int(edits) for edits in edited.get_column("edits").unique().sort().to_list()]
 
 
-def last(points: pl.DataFrame) -> pl.DataFrame:
+def select_last(points: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of the last checkpoint of all."""
     edited = points.filter(pl.col("editor") != UNEDITED)
     return edited.filter(pl.col("edits") == edited.get_column("edits").max())
 
 
-def own_last(points: pl.DataFrame) -> pl.DataFrame:
+def select_each_last(points: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of each editor's own last checkpoint."""
     edited = points.filter(pl.col("editor") != UNEDITED)
     return edited.filter(pl.col("edits") == pl.col("edits").max().over("editor"))
 
 
-def at_common(points: pl.DataFrame, group: str) -> pl.DataFrame:
+def select_common(points: pl.DataFrame, group: str) -> pl.DataFrame:
     """Return the rows of each editor and ability at the last checkpoint that all values of the group have."""
     groups = points[group].n_unique() if not points.is_empty() else 0
     shared = pl.col(group).n_unique().over("editor", "edits") == groups

@@ -30,7 +30,7 @@ class Panel:
     """One panel of a figure: its rows (group, edits, value, …), its words and its reference rules.
 
     The bars are `low` to `high` where the rows have these columns, else `value` ± `stderr`. Rows with a column
-    `seed` are shown for one seed at a time, "all" to begin with: give `figure` the `seeds`.
+    `seed` are shown for one seed at a time, "all" to begin with: give `arrange_panels` the `seeds`.
     """
 
     name: str
@@ -110,7 +110,7 @@ def _rule(value: float, title: str, y: alt.Y, dash: Sequence[int], opacity: floa
     return rule
 
 
-def _with_bars(rows: pl.DataFrame) -> pl.DataFrame:
+def _add_bars(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows with `low` and `high`: as they are, else one standard error about the value."""
     if {"low", "high"} <= set(rows.columns):
         return rows
@@ -137,7 +137,7 @@ def _tooltip(panel: Panel, rows: pl.DataFrame, group: str, legend_title: str) ->
     ]
 
 
-def draw(
+def draw_panel(
     panel: Panel,
     group: str,
     legend_title: str,
@@ -164,10 +164,10 @@ def draw(
     def scale(values: Sequence[Any]) -> alt.Scale:
         return alt.Scale(domain=list(groups), range=_cycle(values, len(groups)))
 
-    # `figure` declares the parameters, once for all panels.
+    # `arrange_panels` declares the parameters, once for all panels.
     isolated = alt.selection_point(name=SELECTION)
     within = f"!{SPAN} || (datum.edits >= {SPAN}[0] && datum.edits <= {SPAN}[1])"
-    rows = _with_bars(_side_by_side(panel.rows, group, groups, edits))
+    rows = _add_bars(_side_by_side(panel.rows, group, groups, edits))
     lines = alt.Chart(inline_values(rows)).encode(
         x=_x(edits),
         color=alt.Color(f"{group}:N", scale=scale(COLOURS), **named),
@@ -195,7 +195,7 @@ def draw(
     return alt.LayerChart(layer=layers, width=PANEL_WIDTH, height=PANEL_HEIGHT, title=title)
 
 
-def figure(
+def arrange_panels(
     charts: Sequence[alt.LayerChart] | Sequence[alt.Chart],
     key: str,
     columns: int,

@@ -42,17 +42,17 @@ def percent(share: float | None) -> str:
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.1f}%".replace("-", "−")
 
 
-def joined(words: Sequence[str]) -> str:
+def join(words: Sequence[str]) -> str:
     """Return the words as a list in a sentence."""
     return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)
 
 
-def counted(count: int, noun: str) -> str:
+def count(count: int, noun: str) -> str:
     """Return a count with its noun, in the plural where it must be."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def spanned(values: Sequence[int]) -> str:
+def span(values: Sequence[int]) -> str:
     """Return the numbers as `low to high`, or as the one that they all are."""
     low, high = min(values), max(values)
     return f"{low}" if low == high else f"{low} to {high}"
@@ -63,7 +63,7 @@ def after(edits: Sequence[int]) -> str:
     shown = [str(count) for count in edits]
     if len(shown) > 6:
         shown = [shown[0], f"{len(shown) - 2} numbers between", shown[-1]]
-    return f"after {joined(shown)} {'edit' if list(edits) == [1] else 'edits'}"
+    return f"after {join(shown)} {'edit' if list(edits) == [1] else 'edits'}"
 
 
 def largest(rows: Sequence[Row], key: Any) -> Row | None:

@@ -9,17 +9,17 @@ import polars as pl
 from collateral.analysis.tables.collect import is_above_chance, is_perplexity
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import lines
-from collateral.report.charts.means import most_seeds, of_all_seeds, seed_variance, with_each_seed
+from collateral.report.charts.lines import draw_lines
+from collateral.report.charts.means import count_seeds, seed_variance, select_all_seeds, split_seeds
 from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
-    checkpoints,
-    editors,
-    last,
-    named,
-    no_rows,
-    placed,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_last,
 )
 from collateral.report.charts.style import Panel
 
@@ -40,8 +40,8 @@ def ability_points(tables: Tables) -> pl.DataFrame:
     ratio, for perplexities), laid around the unedited value.
     at_chance: the unedited value - 2 stderr does not exceed chance.
     """
-    points = with_each_seed(named(tables, "abilities"), _means)
-    compared = named(tables, "comparisons")
+    points = split_seeds(get_table(tables, "abilities"), _means)
+    compared = get_table(tables, "comparisons")
     if points.is_empty() or compared.is_empty():
         return points
     key = [*ABILITY_KEYS, "editor", "edits"]
@@ -92,20 +92,20 @@ def abilities_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChar
         CollateralError: the table has no edited rows.
     """
     points = ability_points(tables)
-    if points.is_empty() or not checkpoints(points):
-        raise no_rows("abilities")
-    present, edits = editors(points), checkpoints(points)
+    if points.is_empty() or not find_checkpoints(points):
+        raise no_rows_error("abilities")
+    present, edits = find_editors(points), find_checkpoints(points)
     panels = [
-        ability_panel(f"ability_{index}", rows, marks_chance=bool(points["at_chance"].any()))
+        build_ability_panel(f"ability_{index}", rows, marks_chance=bool(points["at_chance"].any()))
         for index, rows in enumerate(points.partition_by(ABILITY_KEYS, maintain_order=True))
     ]
-    return lines(panels, placed(order, present), edits, present, f"{RULES} {_bars(points)}")
+    return draw_lines(panels, order_editors(order, present), edits, present, f"{RULES} {_bars(points)}")
 
 
 RULES = "Solid rule: unedited model. Dotted rule: chance."
 
 
-def drawable(rows: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+def clip_perplexities(rows: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     """Return the rows of one ability with perplexities that a scale can hold, and the words that say so."""
     first = rows.row(0, named=True)
     if not is_perplexity(first["metric"]) or not first["unedited"]:
@@ -136,7 +136,7 @@ def _bars(points: pl.DataFrame) -> str:
     return "Bars: ±1 standard error."
 
 
-def ability_panel(
+def build_ability_panel(
     name: str,
     rows: pl.DataFrame,
     group: str = "editor",
@@ -153,7 +153,7 @@ def ability_panel(
         marks_chance: whether some panel of the figure says that its ability is at chance.
     """
     first = rows.row(0, named=True)
-    rows, cut = drawable(rows)
+    rows, cut = clip_perplexities(rows)
     warn = bool(rows["at_chance"].any())
     # An empty second line keeps the panels of a row level where one of them carries the mark.
     second = [AT_CHANCE if warn else ""] if marks_chance else []
@@ -184,10 +184,10 @@ def _log_ratio(row: words.Row) -> float | None:
 
 def abilities_finding(tables: Tables) -> str:
     """Return one sentence: who changes perplexity most at the last checkpoint, or else which share changes most."""
-    rows = last(of_all_seeds(ability_points(tables))).to_dicts()
+    rows = select_last(select_all_seeds(ability_points(tables))).to_dicts()
     broken = sorted({row["editor"] for row in rows if not math.isfinite(row["value"])})
     if broken:
-        return f"After {rows[0]['edits']} edits, {words.joined(broken)} gives values that are not finite: collapse."
+        return f"After {rows[0]['edits']} edits, {words.join(broken)} gives values that are not finite: collapse."
     worst = words.largest([row for row in rows if is_perplexity(row["metric"])], _log_ratio)
     sentences = []
     if worst is not None:
@@ -212,9 +212,9 @@ def abilities_finding(tables: Tables) -> str:
 
 def abilities_caption(tables: Tables) -> str:
     """Return the caption: what, n, the bars, a finding, what is at chance, and what was not evaluated."""
-    rows = of_all_seeds(ability_points(tables))
-    edits, names = checkpoints(rows), editors(rows)
-    seeds = most_seeds(rows.filter(pl.col("editor") != UNEDITED))
+    rows = select_all_seeds(ability_points(tables))
+    edits, names = find_checkpoints(rows), find_editors(rows)
+    seeds = count_seeds(rows.filter(pl.col("editor") != UNEDITED))
     panels = rows.select(ABILITY_KEYS).unique().height
     spread = f" and over {seeds} seeds" if seeds > 1 else ""
     if _bars(rows).startswith("Bars: interval"):
@@ -227,14 +227,12 @@ def abilities_caption(tables: Tables) -> str:
         bars = f"Bars: ±1 standard error over items{spread}."
     chance = rows.filter(pl.col("at_chance"))["ability"].unique(maintain_order=True).to_list()
     marked = (
-        f" At chance before editing, so that harm is not measurable: {words.joined(chance)}."
-        if chance
-        else ""
+        f" At chance before editing, so that harm is not measurable: {words.join(chance)}." if chance else ""
     )
     return (
-        f"{words.counted(panels, 'ability') if panels == 1 else f'{panels} abilities'} {words.after(edits)}, for "
-        f"{words.counted(len(names), 'editor')}; n = {words.spanned(rows['n'].to_list())} items a task. {bars} "
-        f"{abilities_finding(tables)}{marked}{_collapsed(named(tables, 'collapses'))}"
+        f"{words.count(panels, 'ability') if panels == 1 else f'{panels} abilities'} {words.after(edits)}, for "
+        f"{words.count(len(names), 'editor')}; n = {words.span(rows['n'].to_list())} items a task. {bars} "
+        f"{abilities_finding(tables)}{marked}{_collapsed(get_table(tables, 'collapses'))}"
     )
 
 
@@ -250,7 +248,7 @@ def _collapsed(collapses: pl.DataFrame) -> str:
         .rows()
     )
     told = [f"{editor} at {edits}" for editor, edits in first]
-    return f" Not evaluated any further, collapsed: {words.joined(told)} edits." if told else ""
+    return f" Not evaluated any further, collapsed: {words.join(told)} edits." if told else ""
 
 
 FIGURES = (

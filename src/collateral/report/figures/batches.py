@@ -7,16 +7,23 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import lines
-from collateral.report.charts.marks import Plot, curves, gathered
-from collateral.report.charts.means import of_all_seeds, with_bars
-from collateral.report.charts.rows import UNEDITED, Tables, checkpoints, editors, named, no_rows
+from collateral.report.charts.lines import draw_lines
+from collateral.report.charts.marks import Plot, draw_curves, join_panels
+from collateral.report.charts.means import add_bars, select_all_seeds
+from collateral.report.charts.rows import (
+    UNEDITED,
+    Tables,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+)
 from collateral.report.charts.style import COLUMNS
 from collateral.report.figures.abilities import (
     ABILITY_KEYS,
     RULES,
-    ability_panel,
     ability_points,
+    build_ability_panel,
     metric_title,
 )
 
@@ -25,7 +32,7 @@ SAME = ("method", "regularizer", "keep", "editing")
 
 def _batched(tables: Tables) -> pl.DataFrame:
     """Return the points of `ability_points` of sequential editors, with `family` and `batch_size`."""
-    table, points = named(tables, "editors"), of_all_seeds(ability_points(tables))
+    table, points = get_table(tables, "editors"), select_all_seeds(ability_points(tables))
     if table.is_empty() or points.is_empty():
         return pl.DataFrame()
     bare = pl.col("regularizer").is_null() | pl.col("regularizer").is_in(["none", ""])
@@ -46,7 +53,7 @@ def batch_points(tables: Tables) -> pl.DataFrame:
         return points
     once = points.filter(pl.col("edits") == pl.col("batch_size"))
     several = once.filter(pl.col("batch_size").n_unique().over("family") > 1)
-    return with_bars(several).sort("family", "batch_size", maintain_order=True)
+    return add_bars(several).sort("family", "batch_size", maintain_order=True)
 
 
 def batch_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -57,7 +64,7 @@ def batch_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = batch_points(tables)
     if points.is_empty():
-        raise no_rows("editors")
+        raise no_rows_error("editors")
     sizes = points["batch_size"].unique().sort().to_list()
     x = alt.X(
         "batch_size:Q",
@@ -83,8 +90,8 @@ def batch_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
                 alt.Tooltip("n:Q", title="items"),
             ],
         )
-        panels.append(curves(plot, x, "family", methods, "method"))
-    return gathered(panels, "One operation each. Solid rule: unedited model.", COLUMNS, group="family")
+        panels.append(draw_curves(plot, x, "family", methods, "method"))
+    return join_panels(panels, "One operation each. Solid rule: unedited model.", COLUMNS, group="family")
 
 
 def batch_caption(tables: Tables) -> str:
@@ -100,8 +107,8 @@ def batch_caption(tables: Tables) -> str:
             f"{words.points(means[-1]['change'])} with {means[-1]['batch_size']}"
         )
     return (
-        f"Abilities after one operation on a batch of {words.joined([str(size) for size in sizes])} edits; n = "
-        f"{words.spanned(points['n'].to_list())} items. Bars: paired interval laid around the unedited score, "
+        f"Abilities after one operation on a batch of {words.join([str(size) for size in sizes])} edits; n = "
+        f"{words.span(points['n'].to_list())} items. Bars: paired interval laid around the unedited score, "
         f"else ±1 "
         f"standard error. Mean change of task scores: {'; '.join(told) if told else 'not measurable'}."
     )
@@ -127,15 +134,15 @@ def sequence_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
     """
     points = sequence_points(tables)
     if points.is_empty():
-        raise no_rows("editors")
+        raise no_rows_error("editors")
     panels = [
-        ability_panel(
+        build_ability_panel(
             f"sequence_{index}", rows, "batch", f"{rows['family'][0]} · ", bool(points["at_chance"].any())
         )
         for index, rows in enumerate(points.partition_by(["family", *ABILITY_KEYS], maintain_order=True))
     ]
     names = points.sort("batch_size", maintain_order=True)["batch"].unique(maintain_order=True).to_list()
-    return lines(panels, names, checkpoints(points), names, RULES, group="batch")
+    return draw_lines(panels, names, find_checkpoints(points), names, RULES, group="batch")
 
 
 def sequence_caption(tables: Tables) -> str:
@@ -150,12 +157,12 @@ def sequence_caption(tables: Tables) -> str:
         )
         changes = [f"{words.points(row['change'])} after {row['edits']}" for row in means]
         told.append(
-            f"{family} {words.joined(changes)} edits in batches "
-            f"of {words.joined([str(row['batch_size']) for row in means])}"
+            f"{family} {words.join(changes)} edits in batches "
+            f"of {words.join([str(row['batch_size']) for row in means])}"
         )
     return (
-        f"Abilities against the number of edits made in batches, {words.after(checkpoints(points))}, for "
-        f"{words.counted(len(editors(points)), 'editor')}; n = {words.spanned(points['n'].to_list())} items. "
+        f"Abilities against the number of edits made in batches, {words.after(find_checkpoints(points))}, for "
+        f"{words.count(len(find_editors(points)), 'editor')}; n = {words.span(points['n'].to_list())} items. "
         f"Bars: paired "
         f"interval laid around the unedited score, else ±1 standard error. Mean change of task scores, in points: "
         f"{'; '.join(told) if told else 'not measurable'}."

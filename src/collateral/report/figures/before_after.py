@@ -7,15 +7,15 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered
-from collateral.report.charts.means import of_all_seeds, with_bars
-from collateral.report.charts.rows import Tables, editors, no_rows, own_last, placed
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, draw_dots, join_panels
+from collateral.report.charts.means import add_bars, select_all_seeds
+from collateral.report.charts.rows import Tables, find_editors, no_rows_error, order_editors, select_each_last
 from collateral.report.charts.style import COLUMNS
 from collateral.report.figures.abilities import (
     ABILITY_KEYS,
     AT_CHANCE,
     ability_points,
-    drawable,
+    clip_perplexities,
     metric_title,
 )
 
@@ -30,8 +30,8 @@ def change_points(tables: Tables) -> pl.DataFrame:
     points = ability_points(tables)
     if points.is_empty():
         return points
-    final = own_last(of_all_seeds(points))
-    return with_bars(final)
+    final = select_each_last(select_all_seeds(points))
+    return add_bars(final)
 
 
 def change_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -42,12 +42,12 @@ def change_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = change_points(tables)
     if points.is_empty():
-        raise no_rows("abilities")
-    present = editors(points)
-    names, labels = placed(order, present), placed(order, present, only=True)
+        raise no_rows_error("abilities")
+    present = find_editors(points)
+    names, labels = order_editors(order, present), order_editors(order, present, only=True)
     panels = []
     for index, rows in enumerate(points.partition_by(ABILITY_KEYS, maintain_order=True)):
-        rows, cut = drawable(rows)
+        rows, cut = clip_perplexities(rows)
         first = rows.row(0, named=True)
         values = [v for v in (*rows["value"], first["unedited"]) if v is not None and 0 < v < float("inf")]
         plot = Plot(
@@ -69,9 +69,9 @@ def change_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
                 alt.Tooltip("n:Q", title="items"),
             ],
         )
-        panels.append(dots(plot, "editor", labels, "editor", names))
+        panels.append(draw_dots(plot, "editor", labels, "editor", names))
     key = "Each editor's final model. Solid rule: unedited model. Dashed rule: chance."
-    return gathered(panels, key, COLUMNS, axes=NAMES_WIDTH)
+    return join_panels(panels, key, COLUMNS, axes=NAMES_WIDTH)
 
 
 def change_caption(tables: Tables) -> str:
@@ -87,9 +87,9 @@ def change_caption(tables: Tables) -> str:
         finding = f"As the mean over task scores, {ranked[0]['editor']} loses most ({_change(ranked[0])})"
         finding += f" and {ranked[-1]['editor']} least ({_change(ranked[-1])})." if len(ranked) > 1 else "."
     return (
-        f"Abilities before and after {words.spanned(points['edits'].to_list())} edits, each editor at its last "
+        f"Abilities before and after {words.span(points['edits'].to_list())} edits, each editor at its last "
         f"checkpoint; n "
-        f"= {words.spanned(points['n'].to_list())} items a task. Bars: interval of the paired difference laid "
+        f"= {words.span(points['n'].to_list())} items a task. Bars: interval of the paired difference laid "
         f"around the "
         f"unedited score where it was computed, else ±1 standard error. {finding}"
     )

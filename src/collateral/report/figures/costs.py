@@ -7,8 +7,8 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered
-from collateral.report.charts.rows import Tables, editors, named, no_rows, placed
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, draw_dots, join_panels
+from collateral.report.charts.rows import Tables, find_editors, get_table, no_rows_error, order_editors
 from collateral.report.charts.style import COLUMNS
 
 MEASURES = {
@@ -24,7 +24,7 @@ def cost_points(tables: Tables) -> pl.DataFrame:
     seconds: sum over the jobs of a chain, all its checkpoints; memory: the largest of its jobs, MB; bytes: sum of its
     deltas and states. Means over chains (seeds); lower and upper are the smallest and the largest chain.
     """
-    costs = named(tables, "costs")
+    costs = get_table(tables, "costs")
     if costs.is_empty():
         return pl.DataFrame()
     chains = (
@@ -61,8 +61,8 @@ def costs_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = cost_points(tables)
     if points.is_empty():
-        raise no_rows("costs")
-    names = placed(order, editors(points), only=True)
+        raise no_rows_error("costs")
+    names = order_editors(order, find_editors(points), only=True)
     rules = points["rule"].unique(maintain_order=True).to_list()
     panels = []
     for index, (measure, (title, unit, shown)) in enumerate(MEASURES.items()):
@@ -79,9 +79,9 @@ def costs_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
             log=bool(high > 30 * low),
             tooltip=[alt.Tooltip("jobs:Q"), alt.Tooltip("chains:Q")],
         )
-        panels.append(dots(plot, "editor", names, "rule", rules, apart=len(rules) > 1))
+        panels.append(draw_dots(plot, "editor", names, "rule", rules, apart=len(rules) > 1))
     key = "Of one chain, all its checkpoints together. Bars: smallest to largest chain."
-    return gathered(panels, key, COLUMNS, group="rule", axes=NAMES_WIDTH)
+    return join_panels(panels, key, COLUMNS, group="rule", axes=NAMES_WIDTH)
 
 
 def costs_caption(tables: Tables) -> str:
@@ -103,7 +103,7 @@ def costs_caption(tables: Tables) -> str:
     return (
         "What each editor costs, by rule of the workflow: seconds of wall time, peak memory of its largest job, "
         "bytes of "
-        f"its deltas and states; n = {words.spanned(chains)} chains. Bars: smallest to largest chain; they say "
+        f"its deltas and states; n = {words.span(chains)} chains. Bars: smallest to largest chain; they say "
         f"nothing "
         f"about another machine. {finding}"
     )

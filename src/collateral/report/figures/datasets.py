@@ -7,20 +7,20 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import lines
+from collateral.report.charts.lines import draw_lines
 from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
-    at_common,
-    checkpoints,
-    editors,
-    named,
-    no_rows,
-    of_study,
-    placed,
-    studies,
+    find_checkpoints,
+    find_editors,
+    find_studies,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_common,
+    select_study,
 )
-from collateral.report.figures.abilities import ABILITY_KEYS, RULES, ability_panel, ability_points
+from collateral.report.figures.abilities import ABILITY_KEYS, RULES, ability_points, build_ability_panel
 
 MOST_PANELS = 36  # of one figure: editors by abilities
 
@@ -30,11 +30,11 @@ def dataset_points(tables: Tables) -> pl.DataFrame:
 
     Means over seeds.
     """
-    pairs = studies({"abilities": named(tables, "abilities")})
+    pairs = find_studies({"abilities": get_table(tables, "abilities")})
     if len(pairs) < 2:
         return pl.DataFrame()
     parts = [
-        ability_points({name: of_study(table, *pair) for name, table in tables.items()})
+        ability_points({name: select_study(table, *pair) for name, table in tables.items()})
         .filter(pl.col("seed") == "all")
         .with_columns(dataset=pl.lit(pair[1]))
         for pair in pairs
@@ -52,28 +52,28 @@ def datasets_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
     """
     points = dataset_points(tables)
     if points.is_empty():
-        raise no_rows("abilities")
-    place = {name: index for index, name in enumerate(placed(order, editors(points)))}
+        raise no_rows_error("abilities")
+    place = {name: index for index, name in enumerate(order_editors(order, find_editors(points)))}
     ordered = points.with_columns(place=pl.col("editor").replace_strict(place)).sort(
         "place", maintain_order=True
     )
     keys = ["editor", *ABILITY_KEYS]
     panels = [
-        ability_panel(
+        build_ability_panel(
             f"dataset_{index}", rows, "dataset", f"{rows['editor'][0]} · ", bool(points["at_chance"].any())
         )
         for index, rows in enumerate(ordered.partition_by(keys, maintain_order=True)[:MOST_PANELS])
     ]
     names = points["dataset"].unique(maintain_order=True).to_list()
     key = f"{RULES} Bars: {'paired interval' if 'lower' in points.columns else '±1 standard error'}."
-    return lines(panels, names, checkpoints(points), names, key, group="dataset", title="data set")
+    return draw_lines(panels, names, find_checkpoints(points), names, key, group="dataset", title="data set")
 
 
 def datasets_caption(tables: Tables) -> str:
     """Return the caption of the abilities by data set."""
     points = dataset_points(tables)
     names = points["dataset"].unique(maintain_order=True).to_list()
-    common = at_common(points.filter(pl.col("is_share") & ~pl.col("at_chance")), "dataset")
+    common = select_common(points.filter(pl.col("is_share") & ~pl.col("at_chance")), "dataset")
     rows = (
         common.group_by("dataset", "edits", maintain_order=True)
         .agg(pl.col("change").mean())
@@ -84,8 +84,8 @@ def datasets_caption(tables: Tables) -> str:
     if rows:
         changes = [f"{words.points(row['change'])} points with {row['dataset']}" for row in rows]
         finding = (
-            f"At {words.spanned([row['edits'] for row in rows])} edits, task scores change by "
-            f"{words.joined(changes)}, "
+            f"At {words.span([row['edits'] for row in rows])} edits, task scores change by "
+            f"{words.join(changes)}, "
             "as the mean over editors and abilities."
         )
     shown = points.select("editor", *ABILITY_KEYS).unique().height
@@ -95,9 +95,9 @@ def datasets_caption(tables: Tables) -> str:
         else ""
     )
     return (
-        f"Abilities against the number of edits by data set of the edits ({words.joined(names)}), for "
-        f"{words.counted(len(editors(points)), 'editor')} that edited several; n = "
-        f"{words.spanned(points['n'].to_list())} "
+        f"Abilities against the number of edits by data set of the edits ({words.join(names)}), for "
+        f"{words.count(len(find_editors(points)), 'editor')} that edited several; n = "
+        f"{words.span(points['n'].to_list())} "
         f"items a task. {finding}{cut}"
     )
 

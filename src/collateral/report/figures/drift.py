@@ -7,17 +7,17 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import lines
-from collateral.report.charts.means import most_seeds, of_all_seeds, over_seeds, with_each_seed
+from collateral.report.charts.lines import draw_lines
+from collateral.report.charts.means import average_seeds, count_seeds, select_all_seeds, split_seeds
 from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
-    checkpoints,
-    editors,
-    last,
-    named,
-    no_rows,
-    placed,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_last,
 )
 from collateral.report.charts.style import Panel
 
@@ -31,14 +31,14 @@ STATISTICS = {
 
 def drift_points(tables: Tables) -> pl.DataFrame:
     """Return (statistic, layer, editor, edits, value, stderr, seeds, seed): means over seeds."""
-    drift = named(tables, "drift")
+    drift = get_table(tables, "drift")
     if drift.is_empty():
         return pl.DataFrame()
-    return with_each_seed(drift.filter(pl.col("editor") != UNEDITED), _means)
+    return split_seeds(drift.filter(pl.col("editor") != UNEDITED), _means)
 
 
 def _means(drift: pl.DataFrame) -> pl.DataFrame:
-    return over_seeds(drift, ["statistic", "layer", "editor", "edits"])
+    return average_seeds(drift, ["statistic", "layer", "editor", "edits"])
 
 
 def drift_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -49,7 +49,7 @@ def drift_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = drift_points(tables)
     if points.is_empty():
-        raise no_rows("drift")
+        raise no_rows_error("drift")
     panels = []
     for index, (statistic, (title, said, unedited)) in enumerate(STATISTICS.items()):
         rows = points.filter(pl.col("statistic") == statistic)
@@ -67,15 +67,15 @@ def drift_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
                 reference=unedited,
             )
         )
-    present = editors(points)
+    present = find_editors(points)
     key = "On a fixed text. Solid rule: unedited model. Bars: ±1 standard error over seeds."
-    return lines(panels, placed(order, present), checkpoints(points), present, key)
+    return draw_lines(panels, order_editors(order, present), find_checkpoints(points), present, key)
 
 
 def drift_caption(tables: Tables) -> str:
     """Return the caption of the drift."""
-    points = of_all_seeds(drift_points(tables))
-    output = last(points).filter(pl.col("statistic") == "kl_next_token").to_dicts()
+    points = select_all_seeds(drift_points(tables))
+    output = select_last(points).filter(pl.col("statistic") == "kl_next_token").to_dicts()
     top = words.largest(output, lambda row: row["value"])
     finding = ""
     if top is not None:
@@ -86,7 +86,7 @@ def drift_caption(tables: Tables) -> str:
     layers = points["layer"].n_unique() - int(points["layer"].null_count() > 0)
     return (
         "Drift of the model on a fixed text: divergence of its next-token distribution, and of hidden states at the "
-        f"last layer of {words.counted(layers, 'layer')} measured.{words.seeds(most_seeds(points))}{finding}"
+        f"last layer of {words.count(layers, 'layer')} measured.{words.seeds(count_seeds(points))}{finding}"
     )
 
 

@@ -7,17 +7,17 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import lines
-from collateral.report.charts.means import of_all_seeds, over_probes, with_each_seed
+from collateral.report.charts.lines import draw_lines
+from collateral.report.charts.means import average_probes, select_all_seeds, split_seeds
 from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
-    checkpoints,
-    editors,
-    last,
-    named,
-    no_rows,
-    placed,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_last,
 )
 from collateral.report.charts.style import Panel
 
@@ -47,15 +47,15 @@ def efficacy_points(tables: Tables) -> pl.DataFrame:
     reliability, generalization: mean of token_accuracy, prefers_target, generated_match.
     locality: mean of token_agreement, prefers_target, generated_agreement.
     """
-    return with_each_seed(named(tables, "efficacy"), _now)
+    return split_seeds(get_table(tables, "efficacy"), _now)
 
 
 def _now(efficacy: pl.DataFrame) -> pl.DataFrame:
     now = efficacy.filter((pl.col("when") == "now") | (pl.col("editor") == UNEDITED))
-    return over_probes(measured(now), ["kind", "how", "editor", "edits"])
+    return average_probes(score_probes(now), ["kind", "how", "editor", "edits"])
 
 
-def measured(probes: pl.DataFrame) -> pl.DataFrame:
+def score_probes(probes: pl.DataFrame) -> pl.DataFrame:
     """Return (editor, edits, fact_id, kind, how, value): each probe by the measures of its kind."""
     parts = [
         probes.filter(pl.col("kind") == kind).select(
@@ -79,14 +79,14 @@ def efficacy_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
         CollateralError: the table has no edited rows measured at a checkpoint.
     """
     points = efficacy_points(tables)
-    if points.is_empty() or not checkpoints(points):
-        raise no_rows("efficacy")
-    present, edits = editors(points), checkpoints(points)
+    if points.is_empty() or not find_checkpoints(points):
+        raise no_rows_error("efficacy")
+    present, edits = find_editors(points), find_checkpoints(points)
     panels = []
     for index, ((kind, how), rows) in enumerate(
         points.partition_by(["kind", "how"], as_dict=True, include_key=False, maintain_order=True).items()
     ):
-        reference = of_all_seeds(rows).filter(pl.col("editor") == UNEDITED)
+        reference = select_all_seeds(rows).filter(pl.col("editor") == UNEDITED)
         panels.append(
             Panel(
                 name=f"efficacy_{index}",
@@ -100,12 +100,12 @@ def efficacy_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
             )
         )
     key = "Solid rule: unedited model. Bars: ±1 standard error, clustered by fact."
-    return lines(panels, placed(order, present), edits, present, key)
+    return draw_lines(panels, order_editors(order, present), edits, present, key)
 
 
 def efficacy_finding(tables: Tables) -> str:
     """Return one sentence: free-generation reliability and locality of the editors at the last checkpoint."""
-    rows = last(of_all_seeds(efficacy_points(tables))).filter(pl.col("how") == "generation")
+    rows = select_last(select_all_seeds(efficacy_points(tables))).filter(pl.col("how") == "generation")
     reliability = rows.filter(pl.col("kind") == "reliability").to_dicts()
     if not reliability:
         return "No edit was asked for by free generation."
@@ -126,17 +126,17 @@ def efficacy_finding(tables: Tables) -> str:
 
 def efficacy_caption(tables: Tables) -> str:
     """Return the caption of the efficacy figure."""
-    rows = of_all_seeds(efficacy_points(tables))
-    final = last(rows)
+    rows = select_all_seeds(efficacy_points(tables))
+    final = select_last(rows)
     counts = [
-        f"{words.spanned(final.filter(pl.col('kind') == kind)['n'].to_list())} {kind}"
+        f"{words.span(final.filter(pl.col('kind') == kind)['n'].to_list())} {kind}"
         for kind in KINDS
         if not final.filter(pl.col("kind") == kind).is_empty()
     ]
     return (
-        f"Did the edits take, {words.after(checkpoints(rows))}? Probes at the last checkpoint: "
-        f"{words.joined(counts)}. Bars: ±1 standard error, clustered by fact "
-        f"({words.spanned(final['facts'].to_list())} facts). "
+        f"Did the edits take, {words.after(find_checkpoints(rows))}? Probes at the last checkpoint: "
+        f"{words.join(counts)}. Bars: ±1 standard error, clustered by fact "
+        f"({words.span(final['facts'].to_list())} facts). "
         f"{efficacy_finding(tables)}"
     )
 
@@ -146,7 +146,7 @@ def retention_points(tables: Tables) -> pl.DataFrame:
 
     `now` is at the checkpoint; `after_edit` is right after each edit. Only probes measured at both count.
     """
-    return with_each_seed(named(tables, "efficacy"), _then_and_now)
+    return split_seeds(get_table(tables, "efficacy"), _then_and_now)
 
 
 def _then_and_now(efficacy: pl.DataFrame) -> pl.DataFrame:
@@ -168,7 +168,7 @@ def _then_and_now(efficacy: pl.DataFrame) -> pl.DataFrame:
     long = both.select("editor", "edits", "fact_id", "after_edit", now="token_accuracy").unpivot(
         ["after_edit", "now"], index=["editor", "edits", "fact_id"], variable_name="when"
     )
-    return over_probes(long, ["editor", "edits", "when"])
+    return average_probes(long, ["editor", "edits", "when"])
 
 
 def retention_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -179,8 +179,8 @@ def retention_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChar
     """
     points = retention_points(tables)
     if points.is_empty():
-        raise no_rows("efficacy")
-    edits = checkpoints(points)
+        raise no_rows_error("efficacy")
+    edits = find_checkpoints(points)
     told = points.with_columns(pl.col("when").replace_strict(WHEN))
     panels = [
         Panel(
@@ -192,17 +192,17 @@ def retention_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChar
             domain=(-0.03, 1.03),
             tooltip=[alt.Tooltip("n:Q", title="probes"), alt.Tooltip("facts:Q")],
         )
-        for index, editor in enumerate(placed(order, editors(points), only=True))
+        for index, editor in enumerate(order_editors(order, find_editors(points), only=True))
     ]
     key = "The same edits, measured twice. Bars: ±1 standard error, clustered by fact."
     measured_at = list(WHEN.values())
-    return lines(panels, measured_at, edits, measured_at, key, group="when", title="measured")
+    return draw_lines(panels, measured_at, edits, measured_at, key, group="when", title="measured")
 
 
 def retention_caption(tables: Tables) -> str:
     """Return the caption of the retention figure."""
-    rows = of_all_seeds(retention_points(tables))
-    final = last(rows)
+    rows = select_all_seeds(retention_points(tables))
+    final = select_last(rows)
     wide = final.pivot(on="when", index=["editor", "edits", "n"], values="value").to_dicts()
     worst = max(wide, key=lambda row: row["after_edit"] - row["now"])
     lost = worst["after_edit"] - worst["now"]
@@ -214,7 +214,7 @@ def retention_caption(tables: Tables) -> str:
     )
     return (
         "Are earlier edits still there? Teacher-forced reliability of the same edits right after each one and at "
-        f"the checkpoint; n = {words.spanned(final['n'].to_list())} probes at the last checkpoint. Bars: ±1 "
+        f"the checkpoint; n = {words.span(final['n'].to_list())} probes at the last checkpoint. Bars: ±1 "
         f"standard "
         f"error, clustered by fact. {finding}"
     )

@@ -7,8 +7,16 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.rows import Tables, checkpoints, editors, last, named, no_rows, placed
-from collateral.report.charts.style import figure, inline_values
+from collateral.report.charts.rows import (
+    Tables,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_last,
+)
+from collateral.report.charts.style import arrange_panels, inline_values
 
 MOST = 2400  # blocks of one chart
 CHECKPOINTS = 4  # of one editor, as the paper's figure has
@@ -21,7 +29,7 @@ def heatmap_points(tables: Tables, most: int = MOST) -> pl.DataFrame:
     checkpoints: the first, the last and those evenly between. Editors that changed nothing are left out. Above `most`
     blocks in all, neighbours are merged into their mean (`merged` by `merged`); the full table is in the results.
     """
-    heatmaps = named(tables, "heatmaps")
+    heatmaps = get_table(tables, "heatmaps")
     if heatmaps.is_empty():
         return pl.DataFrame()
     changed = _chosen(heatmaps.filter((pl.col("value") > 0).any().over("editor")))
@@ -62,8 +70,8 @@ def heatmaps_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
     """
     points = heatmap_points(tables)
     if points.is_empty():
-        raise no_rows("heatmaps")
-    top, edits = max(points["value"].to_list()), checkpoints(points)
+        raise no_rows_error("heatmaps")
+    top, edits = max(points["value"].to_list()), find_checkpoints(points)
     several = points["parameter"].n_unique() > 1 or bool((points["matrices"] > 1).any())
     height, width = (int(points[axis].max()) + 1 for axis in ("block_row", "block_col"))  # type: ignore[arg-type]
     # Whole pixels a block: no seams between them.
@@ -75,7 +83,7 @@ def heatmaps_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
         legend=alt.Legend(format=".2~g", gradientLength=220, tickCount=4),
     )
     charts = []
-    place = {name: index for index, name in enumerate(placed(order, editors(points)))}
+    place = {name: index for index, name in enumerate(order_editors(order, find_editors(points)))}
     ordered = points.with_columns(place=pl.col("editor").replace_strict(place)).sort(
         "place", "edits", maintain_order=True
     )
@@ -107,17 +115,19 @@ def heatmaps_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
             )
         )
     key = "Mean |ΔW| by block; the colour scale is a square root, the same in every panel."
-    return figure(charts, key, min(len(edits), 4), axes=46)
+    return arrange_panels(charts, key, min(len(edits), 4), axes=46)
 
 
 def heatmaps_caption(tables: Tables) -> str:
     """Return the caption of the heat maps."""
     rows = heatmap_points(tables)
-    final = last(rows)
+    final = select_last(rows)
     top = max(final.to_dicts(), key=lambda row: row["value"])
     mean = float(final.filter(pl.col("editor") == top["editor"])["value"].to_numpy().mean())
-    silent = [name for name in editors(named(tables, "heatmaps")) if name not in set(editors(rows))]
-    left_out = f" Left out, as nothing changed: {words.joined(silent)}." if silent else ""
+    silent = [
+        name for name in find_editors(get_table(tables, "heatmaps")) if name not in set(find_editors(rows))
+    ]
+    left_out = f" Left out, as nothing changed: {words.join(silent)}." if silent else ""
     step, matrices = int(rows["merged"][0]), int(rows["matrices"].to_numpy().max())
     chosen = " Of several edited matrices, the one that changes most." if matrices > 1 else ""
     merged = f" {step} × {step} neighbouring blocks are merged into their mean." if step > 1 else ""

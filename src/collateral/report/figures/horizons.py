@@ -7,8 +7,8 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered
-from collateral.report.charts.rows import Tables, editors, named, no_rows, placed
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, draw_dots, join_panels
+from collateral.report.charts.rows import Tables, find_editors, get_table, no_rows_error, order_editors
 from collateral.report.charts.style import COLUMNS
 from collateral.report.figures.abilities import ABILITY_KEYS
 
@@ -19,7 +19,7 @@ def horizon_points(tables: Tables) -> pl.DataFrame:
     value: the horizon, or the last checkpoint where it is not reached (`censored`: it lies beyond). A bound that is
     not known ends at the last checkpoint.
     """
-    horizons = named(tables, "horizons")
+    horizons = get_table(tables, "horizons")
     if horizons.is_empty():
         return pl.DataFrame()
     last = pl.col("last_edits").cast(pl.Float64)
@@ -39,14 +39,14 @@ def horizons_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
     """
     points = horizon_points(tables)
     if points.is_empty():
-        raise no_rows("horizons")
-    present = editors(points)
-    names, labels = placed(order, present), placed(order, present, only=True)
+        raise no_rows_error("horizons")
+    present = find_editors(points)
+    names, labels = order_editors(order, present), order_editors(order, present, only=True)
     finite = [float(value) for value in points["value"].drop_nulls().to_list()]
     log = min(finite) > 0 and max(finite) > 30 * min(finite)
     wanted = ["editor", "value", "lower", "upper", "censored", "last_edits", "n", "seeds"]
     panels = [
-        dots(
+        draw_dots(
             Plot(
                 name=f"horizon_{index}",
                 rows=rows.select(wanted),
@@ -67,7 +67,7 @@ def horizons_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
     ]
     loss = words.percent(points["loss"][0])
     key = f"Edits until {loss} of the ability is lost. Arrow: not reached by the editor's last checkpoint."
-    return gathered(panels, key, COLUMNS, axes=NAMES_WIDTH)
+    return join_panels(panels, key, COLUMNS, axes=NAMES_WIDTH)
 
 
 def horizons_caption(tables: Tables) -> str:
@@ -86,7 +86,7 @@ def horizons_caption(tables: Tables) -> str:
         finding = f"None of {points.height} is reached."
     return (
         f"Number of edits until an ability has lost {words.percent(points['loss'][0])} of its unedited value, by "
-        f"ability and editor; n = {words.spanned(points['n'].to_list())} items. Bars: interval over the items; "
+        f"ability and editor; n = {words.span(points['n'].to_list())} items. Bars: interval over the items; "
         f"arrows: "
         f"the last checkpoint of an editor that had not lost so much. {finding}"
     )

@@ -7,8 +7,15 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.rows import UNEDITED, Tables, checkpoints, editors, named, no_rows
-from collateral.report.charts.style import COLUMNS, Panel, draw, figure
+from collateral.report.charts.rows import (
+    UNEDITED,
+    Tables,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+)
+from collateral.report.charts.style import COLUMNS, Panel, arrange_panels, draw_panel
 
 ABILITIES, EDITS, WEIGHTS = "abilities kept", "edits stated", "weights moved"
 KEY = ["editor", "seed", "edits"]
@@ -39,10 +46,10 @@ def points(tables: Tables) -> pl.DataFrame:
     counts edits. weights moved: Σ|ΔW| over the edited matrices; n counts matrices. low, high: of the row for all
     seeds, the smallest and largest seed; of one seed, the value itself.
     """
-    if named(tables, "efficacy").is_empty():
+    if get_table(tables, "efficacy").is_empty():
         return pl.DataFrame(schema=SCHEMA)
     parts = [
-        _seedwise(make(named(tables, name)), panel)
+        _seedwise(make(get_table(tables, name)), panel)
         for panel, name, make in (
             (ABILITIES, "normalised", _abilities),
             (EDITS, "efficacy", _edits),
@@ -110,8 +117,8 @@ def chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     rows = points(tables)
     if rows.is_empty():
-        raise no_rows("efficacy")
-    edits, present = checkpoints(rows), editors(rows)
+        raise no_rows_error("efficacy")
+    edits, present = find_checkpoints(rows), find_editors(rows)
     names = [*order, *(name for name in present if name not in order)]
     several = rows["seed"].n_unique() > 2
     panels = [
@@ -129,8 +136,8 @@ def chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
         )
     ]
     key = "Solid rule: unedited model." + (" Bars: smallest to largest seed." if several else "")
-    drawn = [draw(panel, "editor", "editor", names, edits, present) for panel in panels]
-    return figure(drawn, key, COLUMNS, seeds=True)
+    drawn = [draw_panel(panel, "editor", "editor", names, edits, present) for panel in panels]
+    return arrange_panels(drawn, key, COLUMNS, seeds=True)
 
 
 def caption(tables: Tables) -> str:

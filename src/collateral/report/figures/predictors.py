@@ -8,8 +8,8 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.marks import NAMES_WIDTH, Plot, cells, dots, gathered
-from collateral.report.charts.rows import Tables, named, no_rows
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, draw_cells, draw_dots, join_panels
+from collateral.report.charts.rows import Tables, get_table, no_rows_error
 
 MEAN = "mean"
 OWN, ALL = "this data set", "all data sets together"
@@ -21,7 +21,7 @@ def predictor_points(tables: Tables) -> pl.DataFrame:
 
     Strength is |rho| with the mean harm, of this data set where it has the statistic, else of all.
     """
-    predictors = named(tables, "predictors")
+    predictors = get_table(tables, "predictors")
     if predictors.is_empty():
         return pl.DataFrame()
     scoped = predictors.with_columns(
@@ -50,10 +50,10 @@ def predictors_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
     points = predictor_points(tables)
     mean = points.filter(pl.col("harm") == MEAN) if not points.is_empty() else points
     if mean.is_empty():
-        raise no_rows("predictors")
+        raise no_rows_error("predictors")
     scopes = [scope for scope in (OWN, ALL) if scope in set(mean["scope"])]
     panels = [
-        dots(
+        draw_dots(
             Plot(
                 name=f"predictor_{index}",
                 rows=mean.filter(pl.col("scope") == scope).select(
@@ -78,7 +78,7 @@ def predictors_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
         for index, scope in enumerate(scopes)
     ]
     key = "Strongest first. Harm is the mean loss of normalised ability. Bars: interval over chains."
-    return gathered(panels, key, 2, group="source", axes=NAMES_WIDTH)
+    return join_panels(panels, key, 2, group="source", axes=NAMES_WIDTH)
 
 
 def predictors_caption(tables: Tables) -> str:
@@ -107,7 +107,7 @@ def predictors_finding(tables: Tables) -> str:
     return (
         f"{_plain(first['statistic'])} goes with harm most closely: ρ = {words.number(first['rho'], 2)}"
         f"{words.interval(first['low'], first['high'], 2)} over {first['points']} checkpoints of "
-        f"{words.counted(first['chains'], 'chain')}{where}; for {clear} of {len(rows)} statistics the interval "
+        f"{words.count(first['chains'], 'chain')}{where}; for {clear} of {len(rows)} statistics the interval "
         "leaves out zero."
     )
 
@@ -145,7 +145,7 @@ def by_ability_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
     """
     points = by_ability_points(tables)
     if points.is_empty():
-        raise no_rows("predictors")
+        raise no_rows_error("predictors")
     harms = [MEAN, *(name for name in points["harm"].unique(maintain_order=True).to_list() if name != MEAN)]
     statistics = points["statistic"].unique(maintain_order=True).to_list()
     rows = points.select("statistic", "harm", "rho", "low", "high", "p", "points", "chains", "words", "dark")
@@ -158,7 +158,7 @@ def by_ability_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
         alt.Tooltip("chains:Q"),
     ]
     top = alt.Axis(orient="top", labelAngle=-30, ticks=False, domain=False, labelLimit=150, labelPadding=6)
-    chart = cells(
+    chart = draw_cells(
         Plot("by_ability", rows, "", tooltip=tooltip),
         alt.X("harm:N", sort=harms, title=None, axis=top),
         alt.Y(
@@ -174,7 +174,7 @@ def by_ability_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
         ),
         (CELL_WIDTH * len(harms), CELL_HEIGHT * len(statistics)),
     )
-    return gathered(
+    return join_panels(
         [chart], "Orange: more of it, more harm. Strongest with the mean first.", 1, axes=NAMES_WIDTH
     )
 
@@ -192,7 +192,7 @@ def by_ability_caption(tables: Tables) -> str:
         )
     return (
         "Spearman's rank correlation of each statistic of the changed weights with the loss of each ability, over "
-        f"checkpoints (n = {words.spanned(points['points'].to_list())}); intervals, by bootstrap over chains, "
+        f"checkpoints (n = {words.span(points['points'].to_list())}); intervals, by bootstrap over chains, "
         f"are in the "
         f"tooltips and the data. {finding}"
     )

@@ -7,18 +7,18 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import lines
-from collateral.report.charts.marks import Plot, curves, gathered
-from collateral.report.charts.means import with_bars
+from collateral.report.charts.lines import draw_lines
+from collateral.report.charts.marks import Plot, draw_curves, join_panels
+from collateral.report.charts.means import add_bars
 from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
-    at_common,
-    checkpoints,
-    editors,
-    named,
-    no_rows,
-    placed,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_common,
 )
 from collateral.report.charts.style import COLUMNS, Panel
 
@@ -30,7 +30,7 @@ def question_points(tables: Tables) -> pl.DataFrame:
     is that of the mean over data sets and seeds. perplexity: median over the facts of those data sets of how
     surprising the edit's target is to the unedited model.
     """
-    objectives, normalised = named(tables, "objectives"), named(tables, "normalised")
+    objectives, normalised = get_table(tables, "objectives"), get_table(tables, "normalised")
     if objectives.is_empty() or normalised.is_empty():
         return pl.DataFrame()
     pure = (
@@ -70,7 +70,7 @@ def questions_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChar
     """
     points = question_points(tables)
     if points.is_empty():
-        raise no_rows("objectives")
+        raise no_rows_error("objectives")
     values = [*points["value"].to_list(), 1.0]
     room = 0.08 * (max(values) - min(values)) + 0.01
     domain = (min(values) - room, max(values) + room)  # one for all panels
@@ -88,17 +88,19 @@ def questions_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChar
                 alt.Tooltip("chains:Q"),
             ],
         )
-        for index, editor in enumerate(placed(order, editors(points), only=True))
+        for index, editor in enumerate(order_editors(order, find_editors(points), only=True))
     ]
     types = points["question_type"].unique(maintain_order=True).to_list()
     key = "Solid rule: unedited model. Bars: ±1 standard error over chains."
-    return lines(panels, types, checkpoints(points), types, key, group="question_type", title="question")
+    return draw_lines(
+        panels, types, find_checkpoints(points), types, key, group="question_type", title="question"
+    )
 
 
 def questions_caption(tables: Tables) -> str:
     """Return the caption of the abilities by form of the question."""
     points = question_points(tables)
-    common = at_common(points, "question_type")
+    common = select_common(points, "question_type")
     rows = (
         common.group_by("question_type", "edits", maintain_order=True)
         .agg(pl.col("value").mean(), pl.col("perplexity").first())
@@ -118,7 +120,7 @@ def questions_caption(tables: Tables) -> str:
     return (
         "What is left of the abilities (mean of those that are measurable; 1: the unedited score, 0: chance) by "
         "the form "
-        f"of the question that is edited; {words.spanned(points['facts'].to_list())} facts a form. Bars: ±1 "
+        f"of the question that is edited; {words.span(points['facts'].to_list())} facts a form. Bars: ±1 "
         f"standard "
         f"error over chains, where there are several. {finding}"
     )
@@ -132,7 +134,7 @@ def perplexity_points(tables: Tables) -> pl.DataFrame:
     groups = points["question_type"].n_unique()
     shared = points.filter(pl.col("question_type").n_unique().over("editor", "edits") == groups)
     final = shared.filter(pl.col("edits") == pl.col("edits").max().over("editor"))
-    return with_bars(final)
+    return add_bars(final)
 
 
 def perplexity_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -143,8 +145,8 @@ def perplexity_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
     """
     points = perplexity_points(tables)
     if points.is_empty():
-        raise no_rows("objectives")
-    names = placed(order, editors(points))
+        raise no_rows_error("objectives")
+    names = order_editors(order, find_editors(points))
     plot = Plot(
         name="objective_perplexity",
         rows=points.select("editor", "question_type", "edits", "perplexity", "value", "lower", "upper"),
@@ -165,25 +167,25 @@ def perplexity_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
         axis=alt.Axis(format="~s", grid=False, tickCount=5),
     )
     key = "One point per form of question, at the last checkpoint that all forms share."
-    return gathered([curves(plot, x, "editor", names, "editor", editors(points))], key, COLUMNS)
+    return join_panels([draw_curves(plot, x, "editor", names, "editor", find_editors(points))], key, COLUMNS)
 
 
 def perplexity_caption(tables: Tables) -> str:
     """Return the caption of the abilities against objective perplexity."""
     points = perplexity_points(tables)
     up = []
-    for editor in editors(points):
+    for editor in find_editors(points):
         own = points.filter(pl.col("editor") == editor).sort("perplexity")["value"].to_list()
         up.append(own[-1] < own[0])
     types = points["question_type"].unique(maintain_order=True).to_list()
     return (
         "What is left of the abilities against how surprising the edits' targets are to the unedited model, by "
         "form of "
-        f"question ({words.joined(types)}); {words.spanned(points['edits'].to_list())} edits. Bars: ±1 standard "
+        f"question ({words.join(types)}); {words.span(points['edits'].to_list())} edits. Bars: ±1 standard "
         f"error "
         f"over chains, where there are several. The most surprising form leaves less than the least surprising "
         f"one for "
-        f"{sum(up)} of {words.counted(len(up), 'editor')}."
+        f"{sum(up)} of {words.count(len(up), 'editor')}."
     )
 
 

@@ -7,12 +7,12 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.marks import Plot, curves, gathered
-from collateral.report.charts.means import of_all_seeds, over_probes, with_bars
-from collateral.report.charts.rows import UNEDITED, Tables, named, no_rows
+from collateral.report.charts.marks import Plot, draw_curves, join_panels
+from collateral.report.charts.means import add_bars, average_probes, select_all_seeds
+from collateral.report.charts.rows import UNEDITED, Tables, get_table, no_rows_error
 from collateral.report.charts.style import COLUMNS
 from collateral.report.figures.abilities import ABILITY_KEYS, ability_points, metric_title
-from collateral.report.figures.edits import KINDS, measured
+from collateral.report.figures.edits import KINDS, score_probes
 
 NONE = "none"
 FAMILY = ("method", "batch_size", "editing")
@@ -24,7 +24,7 @@ def _families(tables: Tables) -> pl.DataFrame:
     A family has a method, a size of batch and a way of editing; it counts where some editor of it keeps a share.
     Editors without a regulariser keep 100 %.
     """
-    table = named(tables, "editors")
+    table = get_table(tables, "editors")
     if table.is_empty():
         return table
     bare = pl.col("regularizer").is_null() | pl.col("regularizer").is_in([NONE, ""])
@@ -52,7 +52,7 @@ def kept_edits_points(tables: Tables) -> pl.DataFrame:
     Teacher-forced reliability, generalization and locality of all edits of an editor, of the same facts throughout a
     family.
     """
-    families, efficacy = _families(tables), named(tables, "efficacy")
+    families, efficacy = _families(tables), get_table(tables, "efficacy")
     if families.is_empty() or efficacy.is_empty():
         return pl.DataFrame()
     probes = efficacy.filter(pl.col("when") == "after_edit").join(
@@ -65,9 +65,9 @@ def kept_edits_points(tables: Tables) -> pl.DataFrame:
     shared = probes.unique(["editor", *asked], keep="first", maintain_order=True).filter(
         (pl.col("editor").n_unique().over("family", *asked) == per_family) & (per_family > 1)
     )
-    scores = measured(shared).filter(pl.col("how") == "teacher-forced")
-    means = over_probes(scores, ["kind", "editor"])
-    return with_bars(
+    scores = score_probes(shared).filter(pl.col("how") == "teacher-forced")
+    means = average_probes(scores, ["kind", "editor"])
+    return add_bars(
         means.join(families, on="editor", how="left", maintain_order="left").sort(
             "family", pl.col("kind").cast(pl.Enum(KINDS)), "regularizer", "keep", maintain_order=True
         )
@@ -76,7 +76,7 @@ def kept_edits_points(tables: Tables) -> pl.DataFrame:
 
 def kept_abilities_points(tables: Tables) -> pl.DataFrame:
     """Return the points of `ability_points` of each family at the last checkpoint that all its editors share."""
-    families, points = _families(tables), of_all_seeds(ability_points(tables))
+    families, points = _families(tables), select_all_seeds(ability_points(tables))
     if families.is_empty() or points.is_empty():
         return pl.DataFrame()
     own = points.filter(pl.col("editor") != UNEDITED).join(
@@ -87,7 +87,7 @@ def kept_abilities_points(tables: Tables) -> pl.DataFrame:
     count = pl.col("editor").n_unique()
     shared = own.filter((count.over("family", "edits") == count.over("family")) & (count.over("family") > 1))
     final = shared.filter(pl.col("edits") == pl.col("edits").max().over("family"))
-    return with_bars(final).sort("family", "regularizer", "keep", maintain_order=True)
+    return add_bars(final).sort("family", "regularizer", "keep", maintain_order=True)
 
 
 def _curve(name: str, rows: pl.DataFrame, title: str, subtitle: str, **more: object) -> Plot:
@@ -119,8 +119,8 @@ def _drawn(plots: Sequence[Plot], key: str) -> alt.ConcatChart:
         ),
         axis=alt.Axis(values=shares, format=".3~r", grid=False),
     )
-    panels = [curves(plot, x, "regularizer", groups, "regulariser") for plot in plots]
-    return gathered(panels, key, COLUMNS, group="regularizer")
+    panels = [draw_curves(plot, x, "regularizer", groups, "regulariser") for plot in plots]
+    return join_panels(panels, key, COLUMNS, group="regularizer")
 
 
 def kept_edits_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -131,7 +131,7 @@ def kept_edits_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatCha
     """
     points = kept_edits_points(tables)
     if points.is_empty():
-        raise no_rows("editors")
+        raise no_rows_error("editors")
     plots = [
         _curve(f"kept_edits_{index}", rows, str(kind), str(family), value_format=".0%", domain=(-0.03, 1.03))
         for index, ((family, kind), rows) in enumerate(_split(points, "kind").items())
@@ -147,7 +147,7 @@ def kept_abilities_chart(tables: Tables, order: Sequence[str] = ()) -> alt.Conca
     """
     points = kept_abilities_points(tables)
     if points.is_empty():
-        raise no_rows("editors")
+        raise no_rows_error("editors")
     plots = []
     for index, ((family, *_), rows) in enumerate(_split(points, *ABILITY_KEYS).items()):
         first = rows.row(0, named=True)
@@ -189,8 +189,8 @@ def kept_edits_caption(tables: Tables) -> str:
     return (
         "Edit success right after each edit by the share of the update that a regulariser keeps; teacher-forced, "
         "the same "
-        f"facts throughout ({words.spanned(points['facts'].to_list())}), n = "
-        f"{words.spanned(points['n'].to_list())} probes. "
+        f"facts throughout ({words.span(points['facts'].to_list())}), n = "
+        f"{words.span(points['n'].to_list())} probes. "
         f"Bars: ±1 standard error, clustered by fact. {'; '.join(told)}."
     )
 
@@ -213,7 +213,7 @@ def kept_abilities_caption(tables: Tables) -> str:
     return (
         "Abilities by the share of the update that a regulariser keeps, at the last checkpoint that the editors "
         "of a family "
-        f"share; n = {words.spanned(points['n'].to_list())} items. Bars: paired interval laid around the "
+        f"share; n = {words.span(points['n'].to_list())} items. Bars: paired interval laid around the "
         f"unedited score, "
         f"else ±1 standard error. {'; '.join(told) if told else 'No task score is measurable'}."
     )

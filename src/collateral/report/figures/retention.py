@@ -7,8 +7,8 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.marks import Plot, cells, gathered
-from collateral.report.charts.rows import Tables, editors, named, no_rows, placed
+from collateral.report.charts.marks import Plot, draw_cells, join_panels
+from collateral.report.charts.rows import Tables, find_editors, get_table, no_rows_error, order_editors
 
 STEPS = 8  # checkpoints of a panel at most
 CELL_WIDTH, CELL_HEIGHT = 46, 24
@@ -20,7 +20,7 @@ def age_points(tables: Tables) -> pl.DataFrame:
 
     Only ages of edits that were measured; `age` is the bin's name, of no edits since to the oldest.
     """
-    retention = named(tables, "retention")
+    retention = get_table(tables, "retention")
     if retention.is_empty():
         return pl.DataFrame()
     aged = retention.filter((pl.col("age_low") >= 0) & pl.col("value").is_not_null())
@@ -42,7 +42,7 @@ def ages_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = age_points(tables)
     if points.is_empty():
-        raise no_rows("retention")
+        raise no_rows_error("retention")
     ages = points["age"].unique(maintain_order=True).to_list()
     colour = alt.Color(
         "value:Q",
@@ -59,7 +59,7 @@ def ages_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     ]
     steps = _some(points["edits"].unique().sort().to_list())
     panels = []
-    for editor in placed(order, editors(points), only=True):
+    for editor in order_editors(order, find_editors(points), only=True):
         for how, said in HOW.items():
             own = points.filter((pl.col("editor") == editor) & (pl.col("how") == how))
             if own.is_empty():
@@ -67,7 +67,7 @@ def ages_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
             rows = own.filter(pl.col("edits").is_in(steps))
             axis = alt.Axis(labelAngle=0, ticks=False, domain=False)
             panels.append(
-                cells(
+                draw_cells(
                     Plot(
                         "",
                         rows.select("edits", "age", "value", "stderr", "n", "words", "dark"),
@@ -88,7 +88,7 @@ def ages_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
                 )
             )
     key = "Per cent of the edits of an age that hold at a checkpoint; the youngest are at the bottom."
-    return gathered(panels, key, 4, axes=70)
+    return join_panels(panels, key, 4, axes=70)
 
 
 def _some(steps: Sequence[int]) -> list[int]:
@@ -123,7 +123,7 @@ def ages_caption(tables: Tables) -> str:
     return (
         "Share of earlier edits that hold at each checkpoint, by the number of edits made since, teacher-forced "
         "and in "
-        f"free generation; n = {words.spanned(points['n'].to_list())} probes a cell; standard errors, clustered "
+        f"free generation; n = {words.span(points['n'].to_list())} probes a cell; standard errors, clustered "
         f"by fact, "
         f"are in the tooltips and the data. {finding}"
     )

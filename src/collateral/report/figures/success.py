@@ -7,21 +7,27 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import lines
-from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered
-from collateral.report.charts.means import of_all_seeds, over_probes, over_seeds, with_bars, with_each_seed
+from collateral.report.charts.lines import draw_lines
+from collateral.report.charts.marks import NAMES_WIDTH, Plot, draw_dots, join_panels
+from collateral.report.charts.means import (
+    add_bars,
+    average_probes,
+    average_seeds,
+    select_all_seeds,
+    split_seeds,
+)
 from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
-    checkpoints,
-    editors,
-    named,
-    no_rows,
-    own_last,
-    placed,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_each_last,
 )
 from collateral.report.charts.style import Panel
-from collateral.report.figures.edits import measured
+from collateral.report.figures.edits import score_probes
 
 NEW, ALL, NORM = "newest edits", "all edits so far", "L1 norm of the weights"
 SAID = {
@@ -37,20 +43,20 @@ def success_points(tables: Tables) -> pl.DataFrame:
     newest edits: those since the checkpoint before, each right after it was made. all edits so far: at the
     checkpoint. The norm is Σ|W| over the edited matrices divided by that of the unedited ones.
     """
-    efficacy, weights = named(tables, "efficacy"), named(tables, "weights")
+    efficacy, weights = get_table(tables, "efficacy"), get_table(tables, "weights")
     if efficacy.is_empty() or weights.is_empty():
         return pl.DataFrame()
     chains = weights["editor"].unique().to_list()
-    success = with_each_seed(efficacy.filter(pl.col("editor").is_in(chains)), _success)
-    points = pl.concat([success, with_each_seed(weights, _norm)], how="diagonal_relaxed")
+    success = split_seeds(efficacy.filter(pl.col("editor").is_in(chains)), _success)
+    points = pl.concat([success, split_seeds(weights, _norm)], how="diagonal_relaxed")
     return points.filter(pl.col("editor") != UNEDITED)
 
 
 def _success(efficacy: pl.DataFrame) -> pl.DataFrame:
     asked = efficacy.filter((pl.col("kind") == "reliability") & pl.col("when").is_in(["now", "after_edit"]))
     parts = [
-        over_probes(
-            measured(asked.filter(pl.col("when") == when)).filter(pl.col("how") == "teacher-forced"),
+        average_probes(
+            score_probes(asked.filter(pl.col("when") == when)).filter(pl.col("how") == "teacher-forced"),
             ["editor", "edits"],
         ).with_columns(panel=pl.lit(panel))
         for panel, when in ((NEW, "after_edit"), (ALL, "now"))
@@ -69,7 +75,7 @@ def _norm(weights: pl.DataFrame) -> pl.DataFrame:
     if not {"l1_before", "l1_after"} <= set(total.columns):
         return pl.DataFrame()
     ratio = total.select(*key, value=pl.col("l1_after") / pl.col("l1_before"))
-    return over_seeds(ratio, ["editor", "edits"]).with_columns(panel=pl.lit(NORM))
+    return average_seeds(ratio, ["editor", "edits"]).with_columns(panel=pl.lit(NORM))
 
 
 def success_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -80,7 +86,7 @@ def success_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = success_points(tables)
     if points.is_empty():
-        raise no_rows("efficacy")
+        raise no_rows_error("efficacy")
     panels = [
         Panel(
             name=f"success_{index}",
@@ -98,15 +104,15 @@ def success_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
         for index, (panel, said) in enumerate(SAID.items())
     ]
     panels = [panel for panel in panels if not panel.rows.is_empty()]
-    present = editors(points)
+    present = find_editors(points)
     key = "Bars: ±1 standard error, clustered by fact; of the norm, over seeds."
-    return lines(panels, placed(order, present), checkpoints(points), present, key)
+    return draw_lines(panels, order_editors(order, present), find_checkpoints(points), present, key)
 
 
 def success_caption(tables: Tables) -> str:
     """Return the caption of success and norm."""
-    points = of_all_seeds(success_points(tables))
-    final = own_last(points)
+    points = select_all_seeds(success_points(tables))
+    final = select_each_last(points)
     norms = {row["editor"]: row for row in final.filter(pl.col("panel") == NORM).to_dicts()}
     grown = words.largest(list(norms.values()), lambda row: row["value"])
     finding = "No norm is known."
@@ -122,8 +128,8 @@ def success_caption(tables: Tables) -> str:
         )
     probes = [n for n in final["n"].to_list() if n is not None]
     return (
-        f"Success of the edits and the L1 norm of the edited matrices, {words.after(checkpoints(points))}; n = "
-        f"{words.spanned(probes) if probes else 'no'} probes at the last checkpoint. Bars: ±1 standard error, "
+        f"Success of the edits and the L1 norm of the edited matrices, {words.after(find_checkpoints(points))}; n = "
+        f"{words.span(probes) if probes else 'no'} probes at the last checkpoint. Bars: ±1 standard error, "
         f"clustered by "
         f"fact; of the norm, over seeds. {finding}"
     )
@@ -134,21 +140,21 @@ def final_points(tables: Tables) -> pl.DataFrame:
 
     ability left: mean over measurable abilities and seeds, with ±1 standard error over seeds.
     """
-    weights, normalised = named(tables, "weights"), named(tables, "normalised")
+    weights, normalised = get_table(tables, "weights"), get_table(tables, "normalised")
     if weights.is_empty() or normalised.is_empty():
         return pl.DataFrame()
     left = normalised.filter(pl.col("measurable") & (pl.col("editor") != UNEDITED))
     each = left.group_by(["editor", "edits", "seed"], maintain_order=True).agg(
         value=pl.col("normalised").mean()
     )
-    ability = over_seeds(each, ["editor", "edits"]).with_columns(panel=pl.lit("ability left"))
+    ability = average_seeds(each, ["editor", "edits"]).with_columns(panel=pl.lit("ability left"))
     norm = _norm(weights)
     if norm.is_empty() or ability.is_empty():
         return pl.DataFrame()
     columns = ["panel", "editor", "edits", "value", "stderr", "seeds"]
     both = pl.concat([norm.select(columns), ability.select(columns)])
     common = both.filter(pl.col("panel").n_unique().over("editor", "edits") == 2)
-    return with_bars(own_last(common))
+    return add_bars(select_each_last(common))
 
 
 def final_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -159,8 +165,8 @@ def final_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = final_points(tables)
     if points.is_empty():
-        raise no_rows("weights")
-    names = placed(order, editors(points))
+        raise no_rows_error("weights")
+    names = order_editors(order, find_editors(points))
     labels = points.filter(pl.col("panel") == NORM).sort("value", "editor")["editor"].to_list()
     panels = []
     for index, (panel, title) in enumerate(((NORM, SAID[NORM]), ("ability left", "1: unedited, 0: chance"))):
@@ -176,8 +182,8 @@ def final_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
             references=[(1.0, "unedited")],
             tooltip=[alt.Tooltip("edits:Q"), alt.Tooltip("seeds:Q")],
         )
-        panels.append(dots(plot, "editor", labels, "editor", names))
-    return gathered(
+        panels.append(draw_dots(plot, "editor", labels, "editor", names))
+    return join_panels(
         panels, "Each editor's final model. Bars: ±1 standard error over seeds.", 2, axes=NAMES_WIDTH
     )
 
@@ -200,8 +206,8 @@ def final_caption(tables: Tables) -> str:
     return (
         "Final models: the L1 norm Σ|W| of the edited matrices against the unedited one, beside what is left of "
         "the "
-        f"abilities (mean of those that are measurable); {words.counted(wide.height, 'editor')} after "
-        f"{words.spanned(wide['edits'].to_list())} edits. Bars: ±1 standard error over seeds, where there are "
+        f"abilities (mean of those that are measurable); {words.count(wide.height, 'editor')} after "
+        f"{words.span(wide['edits'].to_list())} edits. Bars: ±1 standard error over seeds, where there are "
         f"several. "
         f"Largest and smallest norm: {told(most)}; {told(least)}."
     )

@@ -7,9 +7,24 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import MOST, thinned
-from collateral.report.charts.marks import NAMES_WIDTH, Plot, dots, gathered, shade, told_apart
-from collateral.report.charts.rows import Tables, checkpoints, editors, named, no_rows, own_last, placed
+from collateral.report.charts.lines import MOST, thin_checkpoints
+from collateral.report.charts.marks import (
+    NAMES_WIDTH,
+    Plot,
+    draw_dots,
+    encode_group,
+    fade_unselected,
+    join_panels,
+)
+from collateral.report.charts.rows import (
+    Tables,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_each_last,
+)
 from collateral.report.charts.style import COLOURS, COLUMNS, INK, PANEL_WIDTH, SHAPES, inline_values
 
 KINDS = {
@@ -22,7 +37,7 @@ SIDE = 232  # pixels of a square panel
 
 def tradeoff_points(tables: Tables) -> pl.DataFrame:
     """Return the table of trade-offs: one row per kind of efficacy, editor and checkpoint."""
-    return named(tables, "tradeoffs")
+    return get_table(tables, "tradeoffs")
 
 
 def tradeoffs_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -33,10 +48,10 @@ def tradeoffs_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChar
     """
     points = tradeoff_points(tables)
     if points.is_empty():
-        raise no_rows("tradeoffs")
-    present = editors(points)
-    names = placed(order, present)
-    kept = thinned(points.height, checkpoints(points))
+        raise no_rows_error("tradeoffs")
+    present = find_editors(points)
+    names = order_editors(order, present)
+    kept = thin_checkpoints(points.height, find_checkpoints(points))
     drawn = points.filter(pl.col("edits").is_in(kept) | pl.col("on_front")).select(
         "editor", "edits", "efficacy_kind", "efficacy", "ability", "on_front"
     )
@@ -47,7 +62,7 @@ def tradeoffs_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChar
         )
     ]
     key = "Up and to the right is better. Rings and dashes: the front, which no other point beats in both."
-    return gathered(panels, key, COLUMNS)
+    return join_panels(panels, key, COLUMNS)
 
 
 def _panel(
@@ -67,8 +82,8 @@ def _panel(
     )
     base = alt.Chart(inline_values(rows)).encode(x=x, y=y)
     told = base.encode(
-        color=told_apart(alt.Color, "editor", names, COLOURS, present=present),
-        opacity=shade(),
+        color=encode_group(alt.Color, "editor", names, COLOURS, present=present),
+        opacity=fade_unselected(),
         tooltip=[
             alt.Tooltip("editor:N"),
             alt.Tooltip("edits:Q"),
@@ -77,7 +92,7 @@ def _panel(
             alt.Tooltip("on_front:N", title="on the front"),
         ],
     )
-    shape = told_apart(alt.Shape, "editor", names, SHAPES, present=present)
+    shape = encode_group(alt.Shape, "editor", names, SHAPES, present=present)
     front = base.transform_filter("datum.on_front")
     layers = [
         front.mark_line(color=INK, strokeDash=[4, 4], opacity=0.6, strokeWidth=1.2),
@@ -95,8 +110,8 @@ def tradeoffs_caption(tables: Tables) -> str:
     told = []
     for (kind,), rows in points.partition_by(["efficacy_kind"], as_dict=True, maintain_order=True).items():
         front = rows.filter(pl.col("on_front"))["editor"].unique(maintain_order=True).sort().to_list()
-        told.append(f"{kind}: {words.joined(front)}" if front else f"{kind}: none")
-    final = own_last(points).drop_nulls("ability").sort("ability", "editor")
+        told.append(f"{kind}: {words.join(front)}" if front else f"{kind}: none")
+    final = select_each_last(points).drop_nulls("ability").sort("ability", "editor")
     worst = final.row(0, named=True) if final.height else None
     aside = (
         ""
@@ -107,15 +122,15 @@ def tradeoffs_caption(tables: Tables) -> str:
     return (
         "What is left of the abilities, as the mean of those that are measurable (1: the unedited score, 0: "
         "chance), "
-        f"against how well the edits took; {words.counted(count, 'checkpoint')} of "
-        f"{words.counted(len(editors(points)), 'editor')}, means over seeds, no intervals. On the front, "
+        f"against how well the edits took; {words.count(count, 'checkpoint')} of "
+        f"{words.count(len(find_editors(points)), 'editor')}, means over seeds, no intervals. On the front, "
         f"{'; '.join(told)}.{aside}"
     )
 
 
 def area_points(tables: Tables) -> pl.DataFrame:
     """Return (editor, panel, value, last_edits): the area under the abilities, and that under each efficacy."""
-    areas = named(tables, "areas")
+    areas = get_table(tables, "areas")
     if areas.is_empty():
         return pl.DataFrame()
     ability = areas.group_by("editor", maintain_order=True).agg(
@@ -136,15 +151,15 @@ def areas_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = area_points(tables)
     if points.is_empty():
-        raise no_rows("areas")
-    present = editors(points)
-    names = placed(order, present)
+        raise no_rows_error("areas")
+    present = find_editors(points)
+    names = order_editors(order, present)
     ranked = points.filter(pl.col("panel") == "abilities").sort("value", descending=True, nulls_last=True)
     none = pl.lit(None, pl.Float64)
     values = [0.0, 1.0, *points["value"].drop_nulls().to_list()]
     domain = (min(values) - 0.04, max(values) + 0.04)
     panels = [
-        dots(
+        draw_dots(
             Plot(
                 name=f"area_{index}",
                 rows=rows.drop("panel").with_columns(lower=none, upper=none),
@@ -165,7 +180,7 @@ def areas_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
         )
     ]
     key = "Area under each curve over the edits, as its mean height; editors by how much ability they leave."
-    return gathered(panels, key, 2, axes=NAMES_WIDTH)
+    return join_panels(panels, key, 2, axes=NAMES_WIDTH)
 
 
 def areas_caption(tables: Tables) -> str:
@@ -183,7 +198,7 @@ def areas_caption(tables: Tables) -> str:
     return (
         "Area under the curves of ability and of edit success over the number of edits, divided by the editor's "
         "last "
-        f"number of edits ({words.spanned(points['last_edits'].to_list())}): 1 means that nothing is lost, or that "
+        f"number of edits ({words.span(points['last_edits'].to_list())}): 1 means that nothing is lost, or that "
         f"every edit holds throughout; trapezoids, no intervals. {finding}"
     )
 

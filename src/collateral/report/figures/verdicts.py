@@ -8,8 +8,15 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.marks import Plot, cells, gathered
-from collateral.report.charts.rows import Tables, editors, named, no_rows, own_last, placed
+from collateral.report.charts.marks import Plot, draw_cells, join_panels
+from collateral.report.charts.rows import (
+    Tables,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_each_last,
+)
 
 # Fill and mark of each verdict: words on it have a contrast of at least 4.5; no two share a mark, so that the
 # colour says nothing of its own.
@@ -30,10 +37,10 @@ def verdict_points(tables: Tables) -> pl.DataFrame:
     column: the ability, with its task, its metric, or both where it is measured in several ways. words: the verdict's
     mark and the estimate, in percentage points for shares and as a ratio for perplexities.
     """
-    comparisons = named(tables, "comparisons")
+    comparisons = get_table(tables, "comparisons")
     if comparisons.is_empty():
         return pl.DataFrame()
-    final = own_last(comparisons)
+    final = select_each_last(comparisons)
     tasks, metrics = (pl.col(name).n_unique().over("ability") for name in ("task", "metric"))
     column = (
         pl.when((tasks > 1) & (metrics > 1))
@@ -55,10 +62,10 @@ def _words(row: words.Row) -> str:
     mark, estimate = VERDICTS[row["verdict"]][1], row["estimate"]
     if row["verdict"] in ("collapsed", "not evaluated") or estimate is None or not math.isfinite(estimate):
         return mark
-    return f"{mark} {told(row['scale'], estimate, row['unedited'])}"
+    return f"{mark} {format_estimate(row['scale'], estimate, row['unedited'])}"
 
 
-def told(scale: str, estimate: float, unedited: float | None = None) -> str:
+def format_estimate(scale: str, estimate: float, unedited: float | None = None) -> str:
     """Return an estimate in words: ×ratio for logarithms of ratios, percentage points for differences of shares."""
     if scale == "log_ratio":
         return f"×{words.number(math.exp(estimate), 3)}"
@@ -75,8 +82,8 @@ def verdicts_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
     """
     points = verdict_points(tables)
     if points.is_empty():
-        raise no_rows("comparisons")
-    names = placed(order, editors(points), only=True)
+        raise no_rows_error("comparisons")
+    names = order_editors(order, find_editors(points), only=True)
     columns = points["column"].unique(maintain_order=True).to_list()
     numbers = ["unedited", "edited", "estimate", "low", "high"]
     more = ["n", "seeds", "p", "p_holm", "mde", "margin", "verdict", "words", "dark"]
@@ -99,7 +106,7 @@ def verdicts_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
     ]
     plot = Plot("verdicts", rows, "", tooltip=tooltip)
     top = alt.Axis(orient="top", labelAngle=-30, ticks=False, domain=False, labelLimit=230, labelPadding=6)
-    chart = cells(
+    chart = draw_cells(
         plot,
         alt.X("column:N", sort=columns, title=None, axis=top),
         alt.Y("editor:N", sort=names, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=170)),
@@ -107,7 +114,7 @@ def verdicts_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart
         (ABILITY_WIDTH * len(columns), EDITOR_HEIGHT * len(names)),
     )
     key = "Each editor at its last checkpoint: change from the unedited model in points, or × for perplexity."
-    return gathered([chart], key, 1, axes=180)
+    return join_panels([chart], key, 1, axes=180)
 
 
 def verdicts_finding(tables: Tables) -> str:
@@ -124,7 +131,7 @@ def verdicts_finding(tables: Tables) -> str:
     top = most.filter(pl.col("count") == pl.col("count").max())["editor"].sort().to_list()
     return (
         f"{harmed.height} of {measurable} measurable cells show harm, most for "
-        f"{words.joined(top)} ({most['count'][0]}); {rest}"
+        f"{words.join(top)} ({most['count'][0]}); {rest}"
     )
 
 
@@ -132,9 +139,9 @@ def verdicts_caption(tables: Tables) -> str:
     """Return the caption of the matrix of verdicts."""
     points = verdict_points(tables)
     items = [n for n in points["n"].to_list() if n is not None]
-    sized = f"n = {words.spanned(items)} items a cell, paired with the unedited model's. " if items else ""
+    sized = f"n = {words.span(items)} items a cell, paired with the unedited model's. " if items else ""
     return (
-        f"What each editor does to each ability at its last checkpoint ({words.spanned(points['edits'].to_list())} "
+        f"What each editor does to each ability at its last checkpoint ({words.span(points['edits'].to_list())} "
         f"edits). {sized}▼ harm: worse, after Holm's correction over all measurable cells of this model and data "
         "set; = no harm: an equivalence test, corrected likewise, excludes a loss beyond the margin; ? "
         "inconclusive: neither; ~ at chance before editing. Intervals, p values and the minimum detectable effect "

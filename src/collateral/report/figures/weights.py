@@ -7,17 +7,17 @@ import polars as pl
 
 from collateral.report.charts import words
 from collateral.report.charts.figure import Figure
-from collateral.report.charts.lines import lines
-from collateral.report.charts.means import most_seeds, of_all_seeds, over_seeds, with_each_seed
+from collateral.report.charts.lines import draw_lines
+from collateral.report.charts.means import average_seeds, count_seeds, select_all_seeds, split_seeds
 from collateral.report.charts.rows import (
     UNEDITED,
     Tables,
-    checkpoints,
-    editors,
-    last,
-    named,
-    no_rows,
-    placed,
+    find_checkpoints,
+    find_editors,
+    get_table,
+    no_rows_error,
+    order_editors,
+    select_last,
 )
 from collateral.report.charts.style import Panel
 
@@ -32,7 +32,7 @@ def norm_points(tables: Tables) -> pl.DataFrame:
     The Manhattan distance Σ|ΔW| is summed over the edited matrices (it adds up); mean |W| is per matrix, with the
     unedited matrix as reference. stderr is that of the mean over seeds; null for one seed.
     """
-    return with_each_seed(named(tables, "weights"), _norms)
+    return split_seeds(get_table(tables, "weights"), _norms)
 
 
 def _norms(weights: pl.DataFrame) -> pl.DataFrame:
@@ -42,11 +42,11 @@ def _norms(weights: pl.DataFrame) -> pl.DataFrame:
         .group_by(["seed", "editor", "edits"], maintain_order=True)
         .agg(pl.col("value").sum())
     )
-    manhattan = over_seeds(total, ["editor", "edits"]).with_columns(
+    manhattan = average_seeds(total, ["editor", "edits"]).with_columns(
         panel=pl.lit(MANHATTAN), reference=pl.lit(0.0)
     )
     key = ["parameter", "editor", "edits"]
-    after = over_seeds(edited.filter(pl.col("statistic") == "mean_abs_after"), key)
+    after = average_seeds(edited.filter(pl.col("statistic") == "mean_abs_after"), key)
     before = edited.filter(pl.col("statistic") == "mean_abs_before")
     reference = before.group_by("parameter", maintain_order=True).agg(reference=pl.col("value").mean())
     means = (
@@ -66,8 +66,8 @@ def norms_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = norm_points(tables)
     if points.is_empty():
-        raise no_rows("weights")
-    present, edits = editors(points), checkpoints(points)
+        raise no_rows_error("weights")
+    present, edits = find_editors(points), find_checkpoints(points)
     panels = [
         Panel(
             name=f"norm_{index}",
@@ -80,7 +80,7 @@ def norms_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
         for index, rows in enumerate(_drawn(points).partition_by("panel", maintain_order=True))
     ]
     key = "Solid rule: unedited weights. Bars: ±1 standard error over seeds."
-    return lines(panels, placed(order, present), edits, present, key)
+    return draw_lines(panels, order_editors(order, present), edits, present, key)
 
 
 def _drawn(points: pl.DataFrame) -> pl.DataFrame:
@@ -98,8 +98,8 @@ def _drawn(points: pl.DataFrame) -> pl.DataFrame:
 
 def norms_caption(tables: Tables) -> str:
     """Return the caption of the norms figure."""
-    rows = of_all_seeds(norm_points(tables))
-    final = last(rows)
+    rows = select_all_seeds(norm_points(tables))
+    final = select_last(rows)
     matrices = rows.filter(pl.col("panel") != MANHATTAN)["panel"].n_unique()
     far = words.largest(final.filter(pl.col("panel") == MANHATTAN).to_dicts(), lambda row: row["value"])
     grown = words.largest(
@@ -125,17 +125,17 @@ def norms_caption(tables: Tables) -> str:
     return (
         f"Mean |W| of {'the edited matrix' if matrices == 1 else f'{matrices} edited matrices'} (what the "
         "literature on lifelong editing calls its L1 norm) and the Manhattan distance Σ|ΔW| from the unedited "
-        f"weights.{cut}{words.seeds(most_seeds(rows))}{finding}"
+        f"weights.{cut}{words.seeds(count_seeds(rows))}{finding}"
     )
 
 
-def adapters(table: pl.DataFrame) -> str:
+def describe_adapters(table: pl.DataFrame) -> str:
     """Return one sentence per editor that changes activations in place of weights: why its distances are zero."""
     books = table.filter(pl.col("statistic") == "codebook_keys")
     said = []
-    for editor in editors(books):
-        own = last(books.filter(pl.col("editor") == editor))
-        size = words.spanned([int(value) for value in own["value"].to_list()])
+    for editor in find_editors(books):
+        own = select_last(books.filter(pl.col("editor") == editor))
+        size = words.span([int(value) for value in own["value"].to_list()])
         keys = f"{size} key{'' if size == '1' else 's'}"
         said.append(
             f" {editor} changes no weight: its edits live in a codebook of {keys}, "
@@ -149,7 +149,7 @@ def share_points(tables: Tables) -> pl.DataFrame:
 
     Over several matrices the share is weighted by their number of elements, Σ|W| / mean|W|.
     """
-    return with_each_seed(named(tables, "weights"), _shares)
+    return split_seeds(get_table(tables, "weights"), _shares)
 
 
 def _shares(weights: pl.DataFrame) -> pl.DataFrame:
@@ -171,7 +171,7 @@ def _shares(weights: pl.DataFrame) -> pl.DataFrame:
         .group_by(["threshold", "seed", "editor", "edits"], maintain_order=True)
         .agg(value=(pl.col("value") * pl.col("size")).sum() / pl.col("size").sum())
     )
-    return over_seeds(weighted, ["threshold", "editor", "edits"]).sort("threshold", maintain_order=True)
+    return average_seeds(weighted, ["threshold", "editor", "edits"]).sort("threshold", maintain_order=True)
 
 
 def shares_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
@@ -182,8 +182,8 @@ def shares_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
     """
     points = share_points(tables)
     if points.is_empty():
-        raise no_rows("weights")
-    present, edits = editors(points), checkpoints(points)
+        raise no_rows_error("weights")
+    present, edits = find_editors(points), find_checkpoints(points)
     panels = [
         Panel(
             name=f"share_{index}",
@@ -194,9 +194,9 @@ def shares_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
         )
         for index, rows in enumerate(points.partition_by("threshold", maintain_order=True))
     ]
-    return lines(
+    return draw_lines(
         panels,
-        placed(order, present),
+        order_editors(order, present),
         edits,
         present,
         "δ = |ΔW| / |W|, element by element. Bars: ±1 standard error over seeds.",
@@ -205,8 +205,8 @@ def shares_chart(tables: Tables, order: Sequence[str] = ()) -> alt.ConcatChart:
 
 def shares_caption(tables: Tables) -> str:
     """Return the caption of the figure of δ above thresholds."""
-    rows = of_all_seeds(share_points(tables))
-    final = last(rows)
+    rows = select_all_seeds(share_points(tables))
+    final = select_last(rows)
     lowest = final.filter(pl.col("threshold") == final["threshold"].min()).to_dicts()
     most, least = (pick(lowest, key=lambda row: row["value"]) for pick in (max, min))
     against = (
@@ -216,7 +216,7 @@ def shares_caption(tables: Tables) -> str:
     )
     return (
         f"Share of the elements of the edited matrices whose relative change δ = |ΔW| / |W| exceeds a threshold."
-        f"{words.seeds(most_seeds(rows))} After {most['edits']} edits, δ > {most['threshold']:g} for "
+        f"{words.seeds(count_seeds(rows))} After {most['edits']} edits, δ > {most['threshold']:g} for "
         f"{most['editor']} in {words.percent(most['value'])} of the elements{against}."
     )
 

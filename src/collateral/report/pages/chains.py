@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from collateral.report.charts import words
-from collateral.report.charts.rows import UNEDITED, editors
+from collateral.report.charts.rows import UNEDITED, find_editors
 from collateral.report.figures.abilities import ABILITY_KEYS
-from collateral.report.pages.tables import escaped, header, text
-from collateral.report.pages.verdicts import Row, Tables, framed
+from collateral.report.pages.tables import escape, header, text
+from collateral.report.pages.verdicts import Row, Tables, frame_matrix
 
 
-def control(tables: Tables, methods: Mapping[str, str]) -> str:
+def render_control(tables: Tables, methods: Mapping[str, str]) -> str:
     """Return a line on the editors that change nothing: whether every item's score equals that of the unedited model.
 
     Args:
@@ -24,7 +24,7 @@ def control(tables: Tables, methods: Mapping[str, str]) -> str:
     key = ["suite", "task", "task_hash", "doc_hash", "metric", "doc_id"]
     before = items.filter(pl.col("editor") == UNEDITED).select(*key, unedited="score")
     lines = []
-    for editor in editors(items):
+    for editor in find_editors(items):
         if methods.get(editor) != "noop":
             continue
         pairs = items.filter(pl.col("editor") == editor).join(before, on=key, how="left", nulls_equal=True)
@@ -42,7 +42,7 @@ def control(tables: Tables, methods: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
-def collapses(tables: Tables) -> str:
+def render_collapses(tables: Tables) -> str:
     """Return one line per chain that collapsed: when, why, and whether its later checkpoints were evaluated."""
     rows = tables.get("collapses", pl.DataFrame())
     if rows.is_empty() or not rows["collapsed"].any():
@@ -61,12 +61,12 @@ def collapses(tables: Tables) -> str:
         )
         lines.append(
             f"<li>{text(row['editor'])}{seed} collapsed at {row['edits']} edits: "
-            f"{escaped(row['reasons'])}{after}.</li>"
+            f"{escape(row['reasons'])}{after}.</li>"
         )
     return f'<p class="caption"><b>Collapses.</b></p><ul>{"".join(lines)}</ul>'
 
 
-def horizons(tables: Tables, order: Sequence[str]) -> str:
+def render_horizons(tables: Tables, order: Sequence[str]) -> str:
     """Return the number of edits until each ability has lost the share asked about, with its interval."""
     rows = tables.get("horizons", pl.DataFrame())
     if rows.is_empty():
@@ -74,7 +74,7 @@ def horizons(tables: Tables, order: Sequence[str]) -> str:
     columns = rows.unique(ABILITY_KEYS, keep="first", maintain_order=True).to_dicts()
     own = {(row["editor"], *(row[key] for key in ABILITY_KEYS)): row for row in rows.to_dicts()}
     body = [
-        f'<tr data-editor="{escaped(editor)}"><th scope="row">{text(editor)}</th>'
+        f'<tr data-editor="{escape(editor)}"><th scope="row">{text(editor)}</th>'
         + "".join(
             _horizon(own.get((editor, *(column[key] for key in ABILITY_KEYS))), column["ability"])
             for column in columns
@@ -85,8 +85,8 @@ def horizons(tables: Tables, order: Sequence[str]) -> str:
     ]
     head = [header("Editor")]
     head += [
-        f'<th scope="col" class="number" data-ability="{escaped(column["ability"])}">{text(column["ability"])}'
-        f'<span class="note">{escaped(column["task"])}</span></th>'
+        f'<th scope="col" class="number" data-ability="{escape(column["ability"])}">{text(column["ability"])}'
+        f'<span class="note">{escape(column["task"])}</span></th>'
         for column in columns
     ]
     loss = f"{100 * rows['loss'][0]:g}%"
@@ -94,11 +94,11 @@ def horizons(tables: Tables, order: Sequence[str]) -> str:
         f"<b>Edit horizons.</b> Number of edits until an ability has lost {loss} of what it had above chance, "
         "with its interval; “&gt;” where that is not reached by the editor’s last checkpoint."
     )
-    return f'<p class="caption">{caption}</p>' + framed(head, body, f"Edits until {loss} is lost")
+    return f'<p class="caption">{caption}</p>' + frame_matrix(head, body, f"Edits until {loss} is lost")
 
 
 def _horizon(row: Row | None, ability: str) -> str:
-    about = f'class="number" data-ability="{escaped(ability)}"'
+    about = f'class="number" data-ability="{escape(ability)}"'
     if row is None:
         return f"<td {about}>–</td>"
     beyond = f"&gt; {row['last_edits']}"

@@ -13,8 +13,8 @@ from collateral.analysis.tables.gather import write_tables
 from collateral.analysis.tables.results_folder import compare_presence, compare_settings, read_results
 from collateral.io.atomic import write_text
 from collateral.report.charts import words
-from collateral.report.pages.layout import Page, Section, document
-from collateral.report.pages.tables import escaped, rows_table, text
+from collateral.report.pages.layout import Page, Section, render_document
+from collateral.report.pages.tables import escape, render_rows, text
 
 SHOWN, MOST = 8, 200  # rows of a table that stand open, and that are folded below them; the files hold all
 ROUNDING = 1e-9  # relative
@@ -56,11 +56,13 @@ def write_comparison(folder_a: Path, folder_b: Path, out: Path) -> str:
     tables = compare_runs(a.tables, b.tables, Terms.of(inference) if inference else Terms())
     tables |= {"presence": compare_presence(a, b), "settings": compare_settings(a, b)}
     write_tables(tables, out)
-    write_text(out / "index.html", render(tables, str(folder_a), str(folder_b), bool(a.run and b.run)))
-    return f"{summary(tables)}\nPage: {out / 'index.html'}\n"
+    write_text(
+        out / "index.html", render_comparison(tables, str(folder_a), str(folder_b), bool(a.run and b.run))
+    )
+    return f"{summarize_differences(tables)}\nPage: {out / 'index.html'}\n"
 
 
-def render(tables: Mapping[str, pl.DataFrame], a: str, b: str, recorded: bool) -> str:
+def render_comparison(tables: Mapping[str, pl.DataFrame], a: str, b: str, recorded: bool) -> str:
     """Return the page.
 
     Args:
@@ -71,7 +73,7 @@ def render(tables: Mapping[str, pl.DataFrame], a: str, b: str, recorded: bool) -
     """
     opening = (
         f"<p>A: <code>{text(a)}</code><br>B: <code>{text(b)}</code></p>"
-        f'<p class="lead">{escaped(summary(tables))}</p>'
+        f'<p class="lead">{escape(summarize_differences(tables))}</p>'
     )
     studies = pl.concat([rows.select(STUDY) for rows in tables.values() if "seed" in rows.columns])
     varying = [name for name in STUDY if studies[name].drop_nulls().n_unique() > 1]
@@ -83,13 +85,13 @@ def render(tables: Mapping[str, pl.DataFrame], a: str, b: str, recorded: bool) -
         str(name) for column in STUDY[:2] for name in studies[column].drop_nulls().unique().sort()
     )
     page = Page("index", "Comparison", "Two studies side by side", opening, (), sections)
-    return document(page, [page], scope or "no data", "")
+    return render_document(page, [page], scope or "no data", "")
 
 
-def summary(tables: Mapping[str, pl.DataFrame]) -> str:
+def summarize_differences(tables: Mapping[str, pl.DataFrame]) -> str:
     """Return in one sentence or two whether the folders differ."""
     paired = {name: len(tables[name]) for name in _COUNTED}
-    differing = {name: len(differences(name, tables[name])) for name in paired}
+    differing = {name: len(select_differing(name, tables[name])) for name in paired}
     aside = [SECTIONS[name][0].lower() for name in ("unpaired", "presence", "settings") if len(tables[name])]
     left = f" Listed apart: {'; '.join(aside)}." if aside else ""
     if not any(paired.values()):
@@ -102,7 +104,7 @@ def summary(tables: Mapping[str, pl.DataFrame]) -> str:
     return f"B differs from A in {counts}; after Holm's correction p < {ALPHA} in {clear} of the paired ones.{left}"
 
 
-def differences(name: str, rows: pl.DataFrame) -> pl.DataFrame:
+def select_differing(name: str, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of a section that differ by more than rounding: `ROUNDING` of the larger value.
 
     As many items better as worse leave a score as it was; they differ all the same. A value that is not finite
@@ -132,13 +134,13 @@ def _section(name: str, rows: pl.DataFrame, caption: str, recorded: bool, varyin
     if rows.is_empty():
         return f"<p>{'No pair: nothing that both have.' if name in _COUNTED else 'None.'}</p>"
     rows = _sorted(name, rows)
-    differing = differences(name, rows)
+    differing = select_differing(name, rows)
     count = f" {len(differing)} of {len(rows)} rows differ." if name in _COUNTED else ""
-    parts = [f'<p class="caption">{escaped(caption + count)}</p>']
+    parts = [f'<p class="caption">{escape(caption + count)}</p>']
     if len(differing):
-        parts.append(rows_table(_display(differing.head(SHOWN), varying), f"{name}-first")[0])
+        parts.append(render_rows(_display(differing.head(SHOWN), varying), f"{name}-first")[0])
     if len(rows) > min(len(differing), SHOWN):
-        folded = rows_table(_display(rows, varying), name, MOST)[0]
+        folded = render_rows(_display(rows, varying), name, MOST)[0]
         parts.append(f"<details><summary>All {len(rows)} rows</summary>{folded}</details>")
     files = "".join(
         f'<a href="{name}.{kind}" download>{said}</a>'
@@ -155,7 +157,7 @@ def _display(rows: pl.DataFrame, varying: Sequence[str]) -> pl.DataFrame:
 
 
 def _display_row(row: Mapping[str, Any], varying: Sequence[str]) -> dict[str, Any]:
-    edits = f", {words.counted(row['edits'], 'edit')}" if row["edits"] else ""
+    edits = f", {words.count(row['edits'], 'edit')}" if row["edits"] else ""
     shown = {"checkpoint": row["editor"] + edits, **{name: row[name] for name in varying}}
     for name, value in row.items():
         if name not in _LEFT_OUT:

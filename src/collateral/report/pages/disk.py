@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from collateral.io.units import checkpoints, size
-from collateral.report.pages.tables import escaped
+from collateral.report.pages.tables import escape
 from collateral.study.dtypes import WIDTH
 
 
-def checkpoint_bytes(folder: Path, dtype: str) -> int | None:
+def count_checkpoint_bytes(folder: Path, dtype: str) -> int | None:
     """Return what all parameters of a model take, as its files name them; None where no safetensors file can be read.
 
     Args:
@@ -32,12 +32,12 @@ def checkpoint_bytes(folder: Path, dtype: str) -> int | None:
     return elements * WIDTH[dtype] or None
 
 
-def disk_lines(costs: pl.DataFrame, whole: Mapping[str, int]) -> list[str]:
+def describe_disk(costs: pl.DataFrame, whole: Mapping[str, int]) -> list[str]:
     """Return one line a model: what its checkpoints take as deltas and states, and would take as whole models.
 
     Args:
         costs: the table; bytes are those of the files that lie there.
-        whole: model → bytes of a full checkpoint, see `checkpoint_bytes`.
+        whole: model → bytes of a full checkpoint, see `count_checkpoint_bytes`.
     """
     if costs.is_empty():
         return []
@@ -53,9 +53,9 @@ def disk_lines(costs: pl.DataFrame, whole: Mapping[str, int]) -> list[str]:
     return lines
 
 
-def disk(costs: pl.DataFrame, whole: Mapping[str, int]) -> str:
+def render_disk(costs: pl.DataFrame, whole: Mapping[str, int]) -> str:
     """Return these lines as HTML; nothing where no update lies on the disk."""
-    return "".join(f"<p>{escaped(line)}</p>" for line in disk_lines(costs, whole))
+    return "".join(f"<p>{escape(line)}</p>" for line in describe_disk(costs, whole))
 
 
 def _times(ratio: float) -> str:

@@ -7,14 +7,14 @@ from typing import Any
 import polars as pl
 
 from collateral.report.charts import words
-from collateral.report.charts.rows import legible
+from collateral.report.charts.rows import make_legible
 from collateral.report.figures.predictors import predictors_finding
 from collateral.report.pages import verdicts as pageverdicts
 
 Tables = Mapping[str, pl.DataFrame]
 
 
-def findings(tables: Tables) -> list[str]:
+def state_findings(tables: Tables) -> list[str]:
     """Return plain sentences: who harms what, who does not, what a regulariser rescues, which change goes with it.
 
     Args:
@@ -32,7 +32,7 @@ def _verdicts(tables: Tables) -> list[str]:
     comparisons = _table(tables, "comparisons")
     if comparisons.is_empty():
         return []
-    rows = pageverdicts.final(comparisons)
+    rows = pageverdicts.select_final(comparisons)
     measured = rows.filter(pl.col("verdict").is_in(["harm", "no harm", "inconclusive", "collapsed"]))
     if measured.is_empty():
         return ["No ability could be measured: all are at chance before editing, or not evaluated."]
@@ -45,7 +45,7 @@ def _verdicts(tables: Tables) -> list[str]:
         ranked = sorted(harmed, key=lambda editor: -len(harmed[editor]) / total[editor])
         told = [
             f"{editor} ({'all: ' if len(harmed[editor]) == total[editor] > 1 else ''}"
-            f"{words.joined(list(dict.fromkeys(harmed[editor])))})"
+            f"{words.join(list(dict.fromkeys(harmed[editor])))})"
             for editor in ranked
         ]
         said.append(f"Harm is shown for {len(harmed)} of {len(total)} editors: {'; '.join(told)}.")
@@ -57,7 +57,7 @@ def _verdicts(tables: Tables) -> list[str]:
         if (own["verdict"] == "no harm").all()
     ]
     if clear:
-        names = words.joined([str(editor) for (editor,) in clear])
+        names = words.join([str(editor) for (editor,) in clear])
         said.append(f"For {names}, harm beyond the margin is excluded on every ability that can be measured.")
     unclear = measured.filter(pl.col("verdict") == "inconclusive").height
     if unclear:
@@ -76,7 +76,7 @@ def _collapses(tables: Tables) -> list[str]:
     told = [
         f"{editor} at {edits} edits" for editor, edits in first.sort("edits", maintain_order=True).iter_rows()
     ]
-    return [f"The model collapsed under {words.joined(told)}."]
+    return [f"The model collapsed under {words.join(told)}."]
 
 
 def _rescues(tables: Tables) -> list[str]:
@@ -112,11 +112,11 @@ def _predictor(tables: Tables) -> list[str]:
     return [] if _table(tables, "predictors").is_empty() else [predictors_finding(tables)]
 
 
-def abilities(tables: Tables) -> Sequence[str]:
+def list_abilities(tables: Tables) -> Sequence[str]:
     """Return the names of the abilities that the tables know, in order of appearance."""
     found = [
         table["ability"].drop_nulls().unique(maintain_order=True).to_list()
         for name in ("comparisons", "abilities")
-        if "ability" in (table := legible({name: _table(tables, name)})[name]).columns
+        if "ability" in (table := make_legible({name: _table(tables, name)})[name]).columns
     ]
     return list(dict.fromkeys(str(name) for names in found for name in names))

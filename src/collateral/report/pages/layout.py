@@ -14,8 +14,8 @@ from collateral.report.charts.rows import UNEDITED
 from collateral.report.charts.style import SEED, SPAN
 from collateral.report.pages import assets as pageassets
 from collateral.report.pages import tables as pagetables
-from collateral.report.pages.tables import escaped, text
-from collateral.report.render import Drawing, parts, titles
+from collateral.report.pages.tables import escape, text
+from collateral.report.render import Drawing, find_panels, read_titles
 
 Studies = Sequence[tuple[str, str]]
 
@@ -41,7 +41,7 @@ class Page:
     sections: Sequence[Section]
 
 
-def document(page: Page, pages: Sequence[Page], scope: str, controls: str) -> str:
+def render_document(page: Page, pages: Sequence[Page], scope: str, controls: str) -> str:
     """Return the page as one HTML document that needs no network.
 
     Args:
@@ -51,25 +51,25 @@ def document(page: Page, pages: Sequence[Page], scope: str, controls: str) -> st
         controls: ready-made HTML of its controls.
     """
     body = "".join(
-        f'<section id="{escaped(one.anchor)}" aria-labelledby="{escaped(one.anchor)}-title">'
-        f'<h2 id="{escaped(one.anchor)}-title">{escaped(one.title)}</h2>{one.body}</section>'
+        f'<section id="{escape(one.anchor)}" aria-labelledby="{escape(one.anchor)}-title">'
+        f'<h2 id="{escape(one.anchor)}-title">{escape(one.title)}</h2>{one.body}</section>'
         for one in page.sections
     )
     anchors = "".join(
-        f'<li><a href="#{escaped(one.anchor)}">{escaped(one.title)}</a></li>' for one in page.sections
+        f'<li><a href="#{escape(one.anchor)}">{escape(one.title)}</a></li>' for one in page.sections
     )
-    scripts = f'<script type="module">{pageassets.script()}</script>'
+    scripts = f'<script type="module">{pageassets.read_script()}</script>'
     if page.drawn:
-        scripts = f'<script type="text/plain" id="library">{pageassets.packed_library()}</script>{scripts}'
+        scripts = f'<script type="text/plain" id="library">{pageassets.pack_library()}</script>{scripts}'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{pageassets.policy()}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{pageassets.build_policy()}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">'
-        f"<title>{escaped(page.title)} – Collateral</title><style>{pageassets.style()}</style></head><body>"
+        f"<title>{escape(page.title)} – Collateral</title><style>{pageassets.read_style()}</style></head><body>"
         f'<a class="skip" href="#content">Skip to the content</a>{_banner(page, pages)}<div class="frame">'
         f'<nav class="side" aria-label="On this page"><ol>{anchors}</ol></nav><main id="content">'
-        f'<div class="opening"><p class="kicker">{text(scope)}</p><h1>{escaped(page.title)}</h1>{page.opening}</div>'
+        f'<div class="opening"><p class="kicker">{text(scope)}</p><h1>{escape(page.title)}</h1>{page.opening}</div>'
         "<noscript><p>The charts need JavaScript; the tables and the SVG, PNG and CSV files do not.</p></noscript>"
         f"{controls}{body}</main></div>"
         "<footer><p>Made by Collateral. Each page is one file and loads nothing.</p></footer>"
@@ -79,8 +79,8 @@ def document(page: Page, pages: Sequence[Page], scope: str, controls: str) -> st
 
 def _banner(page: Page, pages: Sequence[Page]) -> str:
     links = "".join(
-        f'<li><a href="{escaped(one.name)}.html"{" aria-current=page" if one.name == page.name else ""}>'
-        f"{escaped(one.label)}</a></li>"
+        f'<li><a href="{escape(one.name)}.html"{" aria-current=page" if one.name == page.name else ""}>'
+        f"{escape(one.label)}</a></li>"
         for one in pages
     )
     return (
@@ -89,7 +89,7 @@ def _banner(page: Page, pages: Sequence[Page]) -> str:
     )
 
 
-def script_json(value: Any) -> str:
+def dump_script_json(value: Any) -> str:
     """Return JSON that can stand inside a script element: nothing in it can end the element or a line.
 
     Raises:
@@ -102,7 +102,7 @@ def script_json(value: Any) -> str:
     return dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def figure(drawing: Drawing, href: str) -> str:
+def render_figure(drawing: Drawing, href: str) -> str:
     """Return a figure: its chart, caption, files (`href` is their folder) and the table of all that it plots."""
     spec = dict(drawing.spec)
     title = spec.pop("title", "")  # in the page this is a line of its own that can wrap
@@ -111,49 +111,49 @@ def figure(drawing: Drawing, href: str) -> str:
     spec.pop("$schema", None)
     spec["background"] = "transparent"  # light and dark paper
     spec["description"] = drawing.caption
-    name, caption = escaped(drawing.name), escaped(drawing.caption)
+    name, caption = escape(drawing.name), escape(drawing.caption)
     where = drawing.study or drawing.figure.title
     files = "".join(
-        f'<a href="{escaped(href)}/{drawing.folder}/{name}.{suffix}" download>{said}'
-        f'<span class="unseen"> of {escaped(where)}, {name}</span></a>'
+        f'<a href="{escape(href)}/{drawing.folder}/{name}.{suffix}" download>{said}'
+        f'<span class="unseen"> of {escape(where)}, {name}</span></a>'
         for suffix, said in (("svg", "SVG"), ("png", "PNG"), ("csv", "CSV"))
     )
-    table, cut = pagetables.rows_table(drawing.points, drawing.name)
+    table, cut = pagetables.render_rows(drawing.points, drawing.name)
     return (
         f'<figure id="figure-{name}" data-chart="{name}"><div class="chart">'
-        f'{f"""<p class="key">{escaped(key)}</p>""" if key else ""}'
+        f'{f"""<p class="key">{escape(key)}</p>""" if key else ""}'
         f'<div class="plot" role="img" aria-label="{caption}"></div></div>'
-        f'<script type="application/json">{script_json(spec)}</script>'
+        f'<script type="application/json">{dump_script_json(spec)}</script>'
         f'<figcaption>{caption}</figcaption><p class="files">Files: {files}</p>'
         f'<details class="data"{" data-cut" if cut else ""}><summary>Data table'
-        f'<span class="unseen"> of {escaped(where)}, {name}</span></summary>{table}</details></figure>'
+        f'<span class="unseen"> of {escape(where)}, {name}</span></summary>{table}</details></figure>'
     )
 
 
-def of_study(body: str, study: str, studies: Studies) -> str:
+def render_study(body: str, study: str, studies: Studies) -> str:
     """Return HTML of one study under its heading, hidden when another study is chosen."""
     if not study:
         return body
-    labels = [label(pair) for pair in studies]
+    labels = [format_study(pair) for pair in studies]
     chosen = f' data-study="{labels.index(study)}"' if study in labels else ""
     return f"<div{chosen}><h3>{text(study)}</h3>{body}</div>"
 
 
-def label(pair: tuple[str, str]) -> str:
+def format_study(pair: tuple[str, str]) -> str:
     """Return what a model and data set are called together."""
     return " · ".join(pair)
 
 
-def figure_section(which: Figure, drawn: Sequence[Drawing], studies: Studies, href: str) -> Section:
+def build_figure_section(which: Figure, drawn: Sequence[Drawing], studies: Studies, href: str) -> Section:
     """Return the section of one figure: what it shows of every study, or what would produce its data."""
     own = [one for one in drawn if one.figure.name == which.name]
-    body = "".join(of_study(figure(one, href), one.study, studies) for one in own)
+    body = "".join(render_study(render_figure(one, href), one.study, studies) for one in own)
     return Section(
-        which.name, which.title, body or pagetables.missing(words.joined(which.tables), which.maker)
+        which.name, which.title, body or pagetables.render_missing(words.join(which.tables), which.maker)
     )
 
 
-def controls(drawn: Sequence[Drawing], studies: Studies, abilities: Sequence[str]) -> str:
+def render_controls(drawn: Sequence[Drawing], studies: Studies, abilities: Sequence[str]) -> str:
     """Return the controls of a page: a choice of what occurs more than once in its figures and tables.
 
     Args:
@@ -166,7 +166,9 @@ def controls(drawn: Sequence[Drawing], studies: Studies, abilities: Sequence[str
     edits = [int(count) for one in drawn if _has(one, SPAN) for count in _values(one.points, "edits")]
     seeds, checkpoints = sorted(set(seeds), key=lambda seed: (len(seed), seed)), sorted(set(edits) - {0})
     shown = {one.study for one in drawn}
-    pairs = [(str(index), label(pair)) for index, pair in enumerate(studies) if label(pair) in shown]
+    pairs = [
+        (str(index), format_study(pair)) for index, pair in enumerate(studies) if format_study(pair) in shown
+    ]
     ends = [(str(count), str(count)) for count in checkpoints]
     choices = [
         _select("study", "Model · data set", [("", "all"), *pairs], len(pairs)),
@@ -204,18 +206,18 @@ def _select(name: str, said: str, options: Sequence[tuple[str, str]], count: int
     if count < 2:
         return ""
     listed = "".join(
-        f'<option value="{escaped(value)}"{" hidden" if value == "+" else ""}>{escaped(shown)}</option>'
+        f'<option value="{escape(value)}"{" hidden" if value == "+" else ""}>{escape(shown)}</option>'
         for value, shown in options
     )
     return f'<label>{said} <select name="{name}" autocomplete="off">{listed}</select></label>'
 
 
-def panel_titles(drawn: Sequence[Drawing]) -> set[str]:
+def find_panel_titles(drawn: Sequence[Drawing]) -> set[str]:
     """Return the first line of the title of every panel of the figures."""
-    return {title for one in drawn for part in parts(one.spec) for title in titles(part)[:1]}
+    return {title for one in drawn for part in find_panels(one.spec) for title in read_titles(part)[:1]}
 
 
-def provenance(run: Mapping[str, Any], libraries: pl.DataFrame | None = None) -> str:
+def render_provenance(run: Mapping[str, Any], libraries: pl.DataFrame | None = None) -> str:
     """Return settings, versions, hashes and machine, folded, whatever of them there is.
 
     Args:
@@ -226,7 +228,7 @@ def provenance(run: Mapping[str, Any], libraries: pl.DataFrame | None = None) ->
     if run.get("settings"):
         dumped = json.dumps(run["settings"], indent=2, ensure_ascii=False, default=str)
         found.append(
-            f'<details><summary>Settings</summary><pre tabindex="0" dir="ltr">{escaped(dumped)}</pre></details>'
+            f'<details><summary>Settings</summary><pre tabindex="0" dir="ltr">{escape(dumped)}</pre></details>'
         )
     for key, title, name, value in (
         ("versions", "Versions", "Package", "Version"),
@@ -234,10 +236,10 @@ def provenance(run: Mapping[str, Any], libraries: pl.DataFrame | None = None) ->
         ("machine", "Machine", "What", "Value"),
     ):
         if run.get(key):
-            folded = pagetables.record(run[key], name, value, title)
+            folded = pagetables.render_record(run[key], name, value, title)
             found.append(f"<details><summary>{title}</summary>{folded}</details>")
     if not found:
-        return pagetables.missing("run info", "the report rule of the workflow")
+        return pagetables.render_missing("run info", "the report rule of the workflow")
     return (
         "<p>Every number of the report follows from these; <code>run.json</code>, beside this page, holds the same "
         f"for programs.</p>{_mixed(libraries)}{''.join(found)}"
@@ -252,8 +254,8 @@ def _mixed(libraries: pl.DataFrame | None) -> str:
     said = []
     for (library,), own in counted.group_by("library", maintain_order=True):
         if len(own) > 1:
-            each = ", ".join(f"{escaped(version)} ({files} files)" for _, version, files in own.rows())
-            said.append(f"{escaped(library)} {each}")
+            each = ", ".join(f"{escape(version)} ({files} files)" for _, version, files in own.rows())
+            said.append(f"{escape(library)} {each}")
     if not said:
         return ""
     return (

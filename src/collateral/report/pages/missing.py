@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from collateral.report.pages.tables import escaped, header, table, text
+from collateral.report.pages.tables import escape, header, table, text
 
 
-def missing(rows: Sequence[Mapping[str, Any]]) -> str:
+def render_missing_jobs(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of what is missing.
 
     Args:
@@ -21,7 +21,7 @@ def missing(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     done, of = sum(row["done"] for row in rows), sum(row["of"] for row in rows)
-    caption = escaped(
+    caption = escape(
         f"Jobs without a result. This report shows a study that is not finished: of the rules below, {done} of {of} "
         "jobs are done; all other rules are. What a changed configuration has outdated is shown as it was."
     )

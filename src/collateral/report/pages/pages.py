@@ -16,9 +16,9 @@ from collateral.report.pages import missing as pagemissing
 from collateral.report.pages import paper_tables as pagepapers
 from collateral.report.pages import tables as pagetables
 from collateral.report.pages import verdicts as pageverdicts
-from collateral.report.pages.layout import Page, Section, Studies, label
-from collateral.report.pages.tables import escaped, text
-from collateral.report.render import Drawing, drawings
+from collateral.report.pages.layout import Page, Section, Studies, format_study
+from collateral.report.pages.tables import escape, text
+from collateral.report.render import Drawing, draw_figures
 
 INDEX = "index"
 FAMILIES = {
@@ -65,20 +65,22 @@ def _of(name: str, make: Callable[[pl.DataFrame], str]) -> Callable[[Tables], st
 
 # The tables of a page that no figure draws: anchor, title, the table that they are made of, their HTML.
 TABLES: dict[str, tuple[tuple[str, str, str, Callable[[Tables], str]], ...]] = {
-    "abilities": (("scores", "Abilities before and after, in numbers", "abilities", pagepapers.abilities),),
+    "abilities": (
+        ("scores", "Abilities before and after, in numbers", "abilities", pagepapers.render_abilities),
+    ),
     "edits": (
-        ("success-table", "Efficacy, paraphrase, specificity", "efficacy", pagepapers.success),
-        ("facts", "Facts edited", "edits", _of("edits", pagetables.edits)),
-        ("known", "What was known", "known", _of("known", pagetables.known)),
+        ("success-table", "Efficacy, paraphrase, specificity", "efficacy", pagepapers.render_success),
+        ("facts", "Facts edited", "edits", _of("edits", pagetables.render_edits)),
+        ("known", "What was known", "known", _of("known", pagetables.render_known)),
     ),
     "weights": (
-        ("distances", "Distance and δ", "weights", _of("weights", pagetables.distances)),
-        ("singles", "δ of single edits", "single-weights", pagepapers.singles),
+        ("distances", "Distance and δ", "weights", _of("weights", pagetables.render_distances)),
+        ("singles", "δ of single edits", "single-weights", pagepapers.render_singles),
     ),
 }
 
 
-def render(
+def render_pages(
     tables: Tables,
     run: Mapping[str, Any],
     figures_href: str = "../figures",
@@ -92,24 +94,26 @@ def render(
         figures_href: folder of the figures' files, relative to the pages.
         drawn: the figures of the tables, where they are drawn already.
     """
-    drawn = drawings(tables) if drawn is None else drawn
-    tables = rows.legible(tables)
-    studies = rows.studies(tables)
+    drawn = draw_figures(tables) if drawn is None else drawn
+    tables = rows.make_legible(tables)
+    studies = rows.find_studies(tables)
     pages = [
         _index(tables, run, drawn, studies, figures_href),
         *(_family(name, tables, drawn, studies, figures_href, run) for name in FAMILIES),
     ]
-    scope, known = _scope(run, studies), pagefindings.abilities(tables)
+    scope, known = _scope(run, studies), pagefindings.list_abilities(tables)
     return {
-        f"{page.name}.html": pageparts.document(page, pages, scope, _controls(page, studies, known))
+        f"{page.name}.html": pageparts.render_document(page, pages, scope, _controls(page, studies, known))
         for page in pages
     }
 
 
 def _controls(page: Page, studies: Studies, known: Sequence[str]) -> str:
-    told_apart = pageparts.panel_titles(page.drawn)
+    told_apart = pageparts.find_panel_titles(page.drawn)
     matrix = page.name == INDEX and any("data-ability" in section.body for section in page.sections)
-    return pageparts.controls(page.drawn, studies, [name for name in known if matrix or name in told_apart])
+    return pageparts.render_controls(
+        page.drawn, studies, [name for name in known if matrix or name in told_apart]
+    )
 
 
 def _scope(run: Mapping[str, Any], studies: Studies) -> str:
@@ -122,7 +126,7 @@ def _index(
     tables: Tables, run: Mapping[str, Any], drawn: Sequence[Drawing], studies: Studies, href: str
 ) -> Page:
     models = list(dict.fromkeys(model for model, _ in studies))
-    subject = words.joined(models) if len(models) in (1, 2) else "language models"
+    subject = words.join(models) if len(models) in (1, 2) else "language models"
     own = [one for one in drawn if one.figure.family == INDEX]
     sections = [
         Section("verdict", "Which editor harms which ability?", _verdict(tables, run, studies)),
@@ -130,7 +134,9 @@ def _index(
         *_figure_sections(INDEX, drawn, studies, href),
         Section("missing", "What is missing", _missing(tables, run, drawn)),
         Section("reading", "How to read this report", _reading()),
-        Section("provenance", "Settings and provenance", pageparts.provenance(run, tables.get("libraries"))),
+        Section(
+            "provenance", "Settings and provenance", pageparts.render_provenance(run, tables.get("libraries"))
+        ),
     ]
     opening = (
         '<p class="lead">A language model can be made to state a new fact by changing a few of its weights. Edits '
@@ -149,14 +155,14 @@ def _family(
     sections = _figure_sections(name, drawn, studies, href)
     for anchor, title, table, make in TABLES.get(name, ()):
         sections.append(Section(anchor, title, _table(tables, table, studies, make)))
-    stored = pagedisk.disk(tables.get("costs", pl.DataFrame()), run.get("checkpoints", {}))
+    stored = pagedisk.render_disk(tables.get("costs", pl.DataFrame()), run.get("checkpoints", {}))
     if name == "cost" and stored:
         sections.append(Section("disk", "Deltas instead of full checkpoints", stored))
     if not sections:
         sections = [Section("figures", "Figures", "<p>This version of the report draws none.</p>")]
     short, title, lead = FAMILIES[name]
     own = [one for one in drawn if one.figure.family == name]
-    return Page(name, short, title, f'<p class="lead">{escaped(lead)}</p>', own, sections)
+    return Page(name, short, title, f'<p class="lead">{escape(lead)}</p>', own, sections)
 
 
 def _table(tables: Tables, name: str, studies: Studies, make: Callable[[Tables], str]) -> str:
@@ -167,7 +173,7 @@ def _table(tables: Tables, name: str, studies: Studies, make: Callable[[Tables],
 
 def _figure_sections(family: str, drawn: Sequence[Drawing], studies: Studies, href: str) -> list[Section]:
     own = [figure for figure in FIGURES if figure.family == family]
-    return [pageparts.figure_section(figure, drawn, studies, href) for figure in own]
+    return [pageparts.build_figure_section(figure, drawn, studies, href) for figure in own]
 
 
 def _by_study(
@@ -178,15 +184,17 @@ def _by_study(
         return make({name: pl.DataFrame() for name in names})
     bodies = []
     for pair in studies:
-        own = {name: rows.of_study(tables.get(name, pl.DataFrame()), *pair) for name in names}
+        own = {name: rows.select_study(tables.get(name, pl.DataFrame()), *pair) for name in names}
         body = make(own)
         if body:
-            bodies.append(pageparts.of_study(body, label(pair) if len(studies) > 1 else "", studies))
+            bodies.append(
+                pageparts.render_study(body, format_study(pair) if len(studies) > 1 else "", studies)
+            )
     return "".join(bodies)
 
 
 def _verdict(tables: Tables, run: Mapping[str, Any], studies: Studies) -> str:
-    order, settings = rows.all_editors(tables), run.get("settings", {})
+    order, settings = rows.find_all_editors(tables), run.get("settings", {})
     methods = {name: str(own.get("method", "")) for name, own in settings.get("editors", {}).items()}
     if "editors" in tables and not tables["editors"].is_empty():
         methods |= dict(tables["editors"].select("editor", "method").iter_rows())
@@ -196,20 +204,21 @@ def _verdict(tables: Tables, run: Mapping[str, Any], studies: Studies) -> str:
             ("abilities", "efficacy", "ability-items"),
             studies,
             lambda own: (
-                pagetables.summary(own["abilities"], own["efficacy"]) + pagechains.control(own, methods)
+                pagetables.render_summary(own["abilities"], own["efficacy"])
+                + pagechains.render_control(own, methods)
             ),
         )
 
     def of_one(own: dict[str, pl.DataFrame]) -> str:
         return (
-            pageverdicts.matrix(own, order)
-            + pagechains.control(own, methods)
-            + pagechains.collapses(own)
-            + pagechains.horizons(own, order)
+            pageverdicts.render_matrix(own, order)
+            + pagechains.render_control(own, methods)
+            + pagechains.render_collapses(own)
+            + pagechains.render_horizons(own, order)
         )
 
     names = ("comparisons", "collapses", "efficacy", "ability-items", "horizons")
-    legend = pageverdicts.legend(settings.get("inference", {}))
+    legend = pageverdicts.render_legend(settings.get("inference", {}))
     return legend + _by_study(tables, names, studies, of_one)
 
 
@@ -217,7 +226,7 @@ def _findings(tables: Tables, studies: Studies) -> str:
     names = ("comparisons", "collapses", "tradeoffs", "editors", "predictors")
 
     def listed(own: dict[str, pl.DataFrame]) -> str:
-        said = pagefindings.findings(own)
+        said = pagefindings.state_findings(own)
         return f'<ul class="findings">{"".join(f"<li>{text(one)}</li>" for one in said)}</ul>' if said else ""
 
     found = _by_study(tables, names, studies, listed)
@@ -226,11 +235,11 @@ def _findings(tables: Tables, studies: Studies) -> str:
 
 def _missing(tables: Tables, run: Mapping[str, Any], drawn: Sequence[Drawing]) -> str:
     """Return the jobs of an unfinished study, and the figures that its data do not allow: what would produce each."""
-    jobs = pagemissing.missing(run["missing"]) if run.get("missing") else ""
+    jobs = pagemissing.render_missing_jobs(run["missing"]) if run.get("missing") else ""
     there = {one.figure.name for one in drawn}
     gaps = [
-        f'<li><a href="{figure.family}.html#{escaped(figure.name)}">{escaped(figure.title)}</a>: '
-        f"needs {escaped(figure.maker)}.</li>"
+        f'<li><a href="{figure.family}.html#{escape(figure.name)}">{escape(figure.title)}</a>: '
+        f"needs {escape(figure.maker)}.</li>"
         for figure in FIGURES
         if figure.name not in there
     ]
@@ -242,5 +251,5 @@ def _missing(tables: Tables, run: Mapping[str, Any], drawn: Sequence[Drawing]) -
 
 
 def _reading() -> str:
-    items = "".join(f"<dt>{escaped(term)}</dt><dd>{escaped(said)}</dd>" for term, said in READING.items())
+    items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(said)}</dd>" for term, said in READING.items())
     return f'<dl class="reading">{items}</dl>'

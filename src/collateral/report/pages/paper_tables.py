@@ -5,9 +5,13 @@ from typing import Any
 import polars as pl
 
 from collateral.report.charts import words
-from collateral.report.charts.paper_tables import before_and_after, edit_success, single_edits
+from collateral.report.charts.paper_tables import (
+    tabulate_before_and_after,
+    tabulate_edit_success,
+    tabulate_single_edits,
+)
 from collateral.report.charts.rows import UNEDITED, Tables
-from collateral.report.pages.tables import cell, header, missing, table, text
+from collateral.report.pages.tables import cell, header, render_missing, table, text
 
 CHANGE = "change of "
 
@@ -32,11 +36,11 @@ def _head(frame: pl.DataFrame) -> list[str]:
     return [header(text(name.replace("_", " ")), frame[name].dtype.is_numeric()) for name in frame.columns]
 
 
-def success(tables: Tables) -> str:
+def render_success(tables: Tables) -> str:
     """Return efficacy, paraphrase and specificity at every checkpoint: right after each edit, and then."""
-    found = edit_success(tables)
+    found = tabulate_edit_success(tables)
     if found.is_empty():
-        return missing("efficacy", "the probes of edited checkpoints")
+        return render_missing("efficacy", "the probes of edited checkpoints")
     shares = {"efficacy", "paraphrase", "specificity", "average"}
     caption = (
         "Edit success by checkpoint, teacher-forced: the form of the D4S paper's tables. <b>original</b> asks for "
@@ -46,11 +50,11 @@ def success(tables: Tables) -> str:
     return table(_head(found), _rows(found, shares), caption, "tall")
 
 
-def abilities(tables: Tables) -> str:
+def render_abilities(tables: Tables) -> str:
     """Return every ability before and after editing, an editor a row, at its last checkpoint."""
-    found = before_and_after(tables)
+    found = tabulate_before_and_after(tables)
     if found.is_empty():
-        return missing("abilities", "the evaluation of edited checkpoints on a suite of tasks")
+        return render_missing("abilities", "the evaluation of edited checkpoints on a suite of tasks")
     edited = found.filter(pl.col("editor") != UNEDITED)
     # A share and its change may lie outside [0, 1] only where the metric is no share.
     shares = {
@@ -61,16 +65,18 @@ def abilities(tables: Tables) -> str:
     }
     caption = (
         "Abilities before editing (first row) and after, each editor at its last checkpoint, and what editing added "
-        f"to each (of shares in points); means over seeds, {words.counted(edited.height, 'editor')}."
+        f"to each (of shares in points); means over seeds, {words.count(edited.height, 'editor')}."
     )
     return table(_head(found), _rows(found, shares), caption)
 
 
-def singles(tables: Tables) -> str:
+def render_singles(tables: Tables) -> str:
     """Return the quantiles of δ over edits that each start from the unedited weights (RECT, section 4.4)."""
-    found = single_edits(tables)
+    found = tabulate_single_edits(tables)
     if found.is_empty():
-        return missing("single-weights", "an editor with `editing: single`, whose edits each start from W₀")
+        return render_missing(
+            "single-weights", "an editor with `editing: single`, whose edits each start from W₀"
+        )
     caption = (
         "Quantiles of δ = |ΔW| / |W| over single edits, each of which starts from the unedited weights, as in "
         "section 4.4 of the RECT paper (its 80th and 90th percentile in GPT-2 XL: 0.077 and 0.171). Mean and "

@@ -10,21 +10,21 @@ import polars as pl
 
 from collateral.analysis.tables.collect import is_perplexity
 from collateral.report.charts import words
-from collateral.report.charts.means import of_all_seeds
-from collateral.report.charts.rows import PICTURES, UNEDITED, editors
+from collateral.report.charts.means import select_all_seeds
+from collateral.report.charts.rows import PICTURES, UNEDITED, find_editors
 from collateral.report.figures.abilities import ABILITY_KEYS, AT_CHANCE, ability_points
 from collateral.report.figures.edits import KINDS, efficacy_points
-from collateral.report.figures.weights import MANHATTAN, adapters, norm_points, share_points
+from collateral.report.figures.weights import MANHATTAN, describe_adapters, norm_points, share_points
 
 _CONTROLS = str.maketrans({mark: shown for mark, shown in PICTURES.items() if mark not in "\t\n"})
 
 
 def text(value: Any) -> str:
     """Return the value as escaped text, its direction isolated from what stands around it."""
-    return f'<bdi dir="auto">{escaped(value)}</bdi>'
+    return f'<bdi dir="auto">{escape(value)}</bdi>'
 
 
-def escaped(value: Any) -> str:
+def escape(value: Any) -> str:
     """Return the value as escaped text for content or a quoted attribute."""
     plain = str(value).translate(_CONTROLS).encode("utf-8", "replace").decode("utf-8")
     return html.escape(plain, quote=True)
@@ -56,13 +56,13 @@ def table(
         label: what it is called where it cannot be seen; the caption's first sentence by default.
     """
     body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-    return _framed(head, body, caption, kind, label or caption.partition(". ")[0] or "Data")
+    return _frame(head, body, caption, kind, label or caption.partition(". ")[0] or "Data")
 
 
-def _framed(head: Sequence[str], body: str, caption: str, kind: str, label: str) -> str:
+def _frame(head: Sequence[str], body: str, caption: str, kind: str, label: str) -> str:
     # The caption stands outside the box, so that it wraps where the table scrolls.
     title = f'<p class="caption">{caption}</p>' if caption else ""
-    named = escaped(html.unescape(re.sub("<[^>]*>", "", label)))
+    named = escape(html.unescape(re.sub("<[^>]*>", "", label)))
     return (
         f'{title}<div class="scroll {kind}" tabindex="0" role="group" aria-label="{named}">'
         f"<table><thead><tr>{''.join(head)}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -74,21 +74,21 @@ def header(label: str, number: bool = False) -> str:
     return f'<th scope="col"{" class=number" if number else ""}>{label}</th>'
 
 
-def rows_table(frame: pl.DataFrame, name: str, most: int = 200) -> tuple[str, bool]:
+def render_rows(frame: pl.DataFrame, name: str, most: int = 200) -> tuple[str, bool]:
     """Return a frame as a table whose rows have anchors `{name}-row-{number}`, and whether it was cut at `most` rows.
 
     The page's script fills a table that was cut from the chart's own data.
     """
     kinds = {column: "number" if frame[column].dtype.is_numeric() else "text" for column in frame.columns}
-    head = [header(escaped(column.replace("_", " ")), kind == "number") for column, kind in kinds.items()]
+    head = [header(escape(column.replace("_", " ")), kind == "number") for column, kind in kinds.items()]
     rows = "".join(
-        f'<tr id="{escaped(name)}-row-{number}">'
+        f'<tr id="{escape(name)}-row-{number}">'
         f"{''.join(cell(row[column], kind) for column, kind in kinds.items())}</tr>"
         for number, row in enumerate(frame.head(most).iter_rows(named=True))
     )
     cut = frame.height > most
     note = f"The first {most} of {frame.height} rows; the CSV holds all." if cut else ""
-    return _framed(head, rows, note, "tall", f"Data of {name}"), cut
+    return _frame(head, rows, note, "tall", f"Data of {name}"), cut
 
 
 def _final(points: pl.DataFrame) -> dict[str, int]:
@@ -126,7 +126,7 @@ def _ability_rows(points: pl.DataFrame, names: Sequence[str]) -> list[list[str]]
         first = group.row(0, named=True)
         own = {(row["editor"], row["edits"]): row for row in group.to_dicts()}
         base = first["unedited"]
-        note = f"{escaped(first['task'])}, {escaped(first['metric'].replace('_', ' '))}, n = {first['n']}"
+        note = f"{escape(first['task'])}, {escape(first['metric'].replace('_', ' '))}, n = {first['n']}"
         warning = f'<span class="note warn">{AT_CHANCE}</span>' if group["at_chance"].any() else ""
         shown = words.percent(base) if first["is_share"] else words.number(base)
         rows.append(
@@ -165,14 +165,14 @@ def _share(row: Mapping[str, Any] | None) -> str:
     return f'<td class="number">{words.percent(row["value"])}{bars}</td>'
 
 
-def summary(abilities: pl.DataFrame, efficacy: pl.DataFrame) -> str:
+def render_summary(abilities: pl.DataFrame, efficacy: pl.DataFrame) -> str:
     """Return the summary: per editor at its last checkpoint what the edits achieved and what they cost."""
-    scores = of_all_seeds(ability_points({"abilities": abilities}))
-    probes = of_all_seeds(efficacy_points({"efficacy": efficacy}))
+    scores = select_all_seeds(ability_points({"abilities": abilities}))
+    probes = select_all_seeds(efficacy_points({"efficacy": efficacy}))
     frames = [frame for frame in (scores, probes) if not frame.is_empty()]
     if not frames:
-        return missing("abilities and efficacy", "the evaluation of at least one checkpoint")
-    names = list(dict.fromkeys(name for frame in frames for name in editors(frame)))
+        return render_missing("abilities and efficacy", "the evaluation of at least one checkpoint")
+    names = list(dict.fromkeys(name for frame in frames for name in find_editors(frame)))
     final = {name: max(_final(frame).get(name, 0) for frame in frames) for name in names}
     head = [
         header("Measure"),
@@ -198,12 +198,12 @@ def summary(abilities: pl.DataFrame, efficacy: pl.DataFrame) -> str:
     return table(head, rows, caption, "summary").replace('<tr><th scope="rowgroup"', '<tr class="group"><th')
 
 
-def distances(weights: pl.DataFrame) -> str:
+def render_distances(weights: pl.DataFrame) -> str:
     """Return edits, Manhattan distance and % of δ above each threshold, as RECT's Table 1 sets them out."""
     own = {"weights": weights}
-    shares, norms = of_all_seeds(share_points(own)), of_all_seeds(norm_points(own))
+    shares, norms = select_all_seeds(share_points(own)), select_all_seeds(norm_points(own))
     if shares.is_empty() and norms.is_empty():
-        return missing("weights", "the comparison of the edited weights with the unedited ones")
+        return render_missing("weights", "the comparison of the edited weights with the unedited ones")
     levels = shares["threshold"].unique().sort().to_list()
     share = {(row["editor"], row["edits"], row["threshold"]): row["value"] for row in shares.to_dicts()}
     rows = []
@@ -225,17 +225,17 @@ def distances(weights: pl.DataFrame) -> str:
     caption = (
         "Distance of the edited weights from the unedited ones, and the share of elements whose relative change "
         "δ = |ΔW| / |W| exceeds a threshold: the form of Table 1 of the RECT paper (arXiv 2401.04700)."
-        + escaped(adapters(weights))
+        + escape(describe_adapters(weights))
     )
     return table(head, rows, caption)
 
 
-def edits(table_of_edits: pl.DataFrame, most: int = 200) -> str:
+def render_edits(table_of_edits: pl.DataFrame, most: int = 200) -> str:
     """Return the facts edited, in order, with the Frobenius norm of each editor's update."""
     if table_of_edits.is_empty():
-        return missing("edits", "at least one edited checkpoint")
+        return render_missing("edits", "at least one edited checkpoint")
     key = ["seed", "position", "fact_id"]
-    names = editors(table_of_edits)
+    names = find_editors(table_of_edits)
     facts = table_of_edits.unique(key, keep="first", maintain_order=True).sort("seed", "position")
     norm = {
         (row["seed"], row["position"], row["editor"]): (
@@ -268,10 +268,10 @@ def edits(table_of_edits: pl.DataFrame, most: int = 200) -> str:
     )
 
 
-def known(table_of_known: pl.DataFrame) -> str:
+def render_known(table_of_known: pl.DataFrame) -> str:
     """Return how many of the data set's facts the unedited model knows."""
     if table_of_known.is_empty():
-        return missing("known", "the check of which facts the unedited model knows")
+        return render_missing("known", "the check of which facts the unedited model knows")
     rows = [
         [
             f'<th scope="row">{text(row["model"])}</th>',
@@ -287,18 +287,18 @@ def known(table_of_known: pl.DataFrame) -> str:
     return table([*head, header("Share", True)], rows, caption)
 
 
-def record(values: Mapping[str, Any], name: str, value: str, label: str) -> str:
+def render_record(values: Mapping[str, Any], name: str, value: str, label: str) -> str:
     """Return a mapping as a table of two columns."""
     rows = [
         [f'<th scope="row">{text(key)}</th>', f'<td class="hash">{text(entry)}</td>']
         for key, entry in values.items()
     ]
-    return table([header(escaped(name)), header(escaped(value))], rows, label=label)
+    return table([header(escape(name)), header(escape(value))], rows, label=label)
 
 
-def missing(what: str, maker: str) -> str:
+def render_missing(what: str, maker: str) -> str:
     """Return the paragraph that stands in for something whose table has no rows."""
     return (
-        f'<p class="missing">Missing: the table <b>{escaped(what)}</b> has no rows for this. It is made by '
-        f"{escaped(maker)}; set that in the configuration and run <code>snakemake</code> again.</p>"
+        f'<p class="missing">Missing: the table <b>{escape(what)}</b> has no rows for this. It is made by '
+        f"{escape(maker)}; set that in the configuration and run <code>snakemake</code> again.</p>"
     )

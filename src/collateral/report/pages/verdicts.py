@@ -7,11 +7,11 @@ from typing import Any
 import polars as pl
 
 from collateral.report.charts import words
-from collateral.report.charts.means import of_all_seeds
+from collateral.report.charts.means import select_all_seeds
 from collateral.report.charts.rows import UNEDITED
 from collateral.report.figures.abilities import ABILITY_KEYS
 from collateral.report.figures.edits import efficacy_points
-from collateral.report.pages.tables import escaped, header, missing, text
+from collateral.report.pages.tables import escape, header, render_missing, text
 
 Tables = Mapping[str, pl.DataFrame]
 Row = Mapping[str, Any]
@@ -26,13 +26,13 @@ SYMBOLS = {
 }
 
 
-def final(comparisons: pl.DataFrame) -> pl.DataFrame:
+def select_final(comparisons: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of each editor's own last checkpoint."""
     edited = comparisons.filter(pl.col("editor") != UNEDITED)
     return edited.filter(pl.col("edits") == pl.col("edits").max().over("model", "dataset", "editor"))
 
 
-def effect(row: Row) -> str:
+def format_effect(row: Row) -> str:
     """Return estimate and interval: percentage points of a share, the ratio of perplexities, else the difference."""
     low, high = row["low"], row["high"]
     if row["estimate"] is None:
@@ -89,22 +89,20 @@ def _details(row: Row) -> str:
 
 
 def _verdict(row: Row | None, ability: str, collapsed: int | None) -> str:
-    about = f' data-ability="{escaped(ability)}"'
+    about = f' data-ability="{escape(ability)}"'
     if row is None:
         word, row_class = "not evaluated", "not-evaluated"
         when = f": collapsed at {collapsed}" if collapsed is not None else ""
         return f'<td class="verdict {row_class}"{about}><b>{SYMBOLS[word]} {word}</b>{when}</td>'
     word = row["verdict"]
     when = f": collapsed at {collapsed}" if word == "not evaluated" and collapsed is not None else ""
-    lines = [f"<b>{SYMBOLS[word]} {escaped(word)}</b>{when}"]
+    lines = [f"<b>{SYMBOLS[word]} {escape(word)}</b>{when}"]
     if word not in ("not evaluated", "collapsed"):
-        lines.append(f'<span class="effect">{escaped(effect(row))}</span>')
+        lines.append(f'<span class="effect">{escape(format_effect(row))}</span>')
         if _detectable(row) and word not in ("harm", "at chance"):
             lines.append(f'<span class="note">detectable: {_detectable(row)}</span>')
     shown = "".join(f"<div>{line}</div>" for line in lines)
-    return (
-        f'<td class="verdict {word.replace(" ", "-")}"{about} title="{escaped(_details(row))}">{shown}</td>'
-    )
+    return f'<td class="verdict {word.replace(" ", "-")}"{about} title="{escape(_details(row))}">{shown}</td>'
 
 
 def _first_collapses(tables: Tables) -> dict[str, int]:
@@ -116,7 +114,7 @@ def _first_collapses(tables: Tables) -> dict[str, int]:
     return dict(first.iter_rows())
 
 
-def matrix(tables: Tables, order: Sequence[str]) -> str:
+def render_matrix(tables: Tables, order: Sequence[str]) -> str:
     """Return editor × ability at each editor's last checkpoint: verdict, estimate, interval, detectable effect.
 
     Args:
@@ -125,8 +123,8 @@ def matrix(tables: Tables, order: Sequence[str]) -> str:
     """
     rows = tables.get("comparisons", pl.DataFrame())
     if rows.is_empty():
-        return missing("comparisons", "the paired comparison of edited and unedited models")
-    rows, collapsed = final(rows), _first_collapses(tables)
+        return render_missing("comparisons", "the paired comparison of edited and unedited models")
+    rows, collapsed = select_final(rows), _first_collapses(tables)
     own = {(row["editor"], *(row[key] for key in ABILITY_KEYS)): row for row in rows.to_dicts()}
     columns = rows.unique(ABILITY_KEYS, keep="first", maintain_order=True).to_dicts()
     stated = _stated(tables.get("efficacy", pl.DataFrame()))
@@ -149,13 +147,13 @@ def matrix(tables: Tables, order: Sequence[str]) -> str:
             for column in columns
         )
         body.append(
-            f'<tr data-editor="{escaped(editor)}"><th scope="row">{text(editor)}{after}</th>'
+            f'<tr data-editor="{escape(editor)}"><th scope="row">{text(editor)}{after}</th>'
             f'<td class="number">{stated.get(editor, "–")}</td>{"".join(cells)}</tr>'
         )
-    return framed(head, body, "Verdict of each editor on each ability")
+    return frame_matrix(head, body, "Verdict of each editor on each ability")
 
 
-def framed(head: Sequence[str], body: Sequence[str], label: str) -> str:
+def frame_matrix(head: Sequence[str], body: Sequence[str], label: str) -> str:
     """Return a table of editors and abilities, in a box that scrolls by itself."""
     return (
         f'<div class="scroll matrix" tabindex="0" role="group" aria-label="{label}"><table>'
@@ -168,8 +166,8 @@ def _ability(row: Row) -> str:
     before = words.percent(row["unedited"]) if _is_share(row) else words.number(row["unedited"])
     note = f"{row['task']}, {metric}; n = {row['n']}; unedited {before}"
     return (
-        f'<th scope="col" data-ability="{escaped(row["ability"])}">{text(row["ability"])}'
-        f'<span class="note">{escaped(note)}</span></th>'
+        f'<th scope="col" data-ability="{escape(row["ability"])}">{text(row["ability"])}'
+        f'<span class="note">{escape(note)}</span></th>'
     )
 
 
@@ -177,7 +175,7 @@ def _stated(efficacy: pl.DataFrame) -> dict[str, str]:
     """Return, per editor at its last checkpoint, the share of its edits that free generation states."""
     if efficacy.is_empty():
         return {}
-    points = of_all_seeds(efficacy_points({"efficacy": efficacy}))
+    points = select_all_seeds(efficacy_points({"efficacy": efficacy}))
     asked = points.filter(
         (pl.col("kind") == "reliability") & (pl.col("how") == "generation") & (pl.col("editor") != UNEDITED)
     )
@@ -188,7 +186,7 @@ def _stated(efficacy: pl.DataFrame) -> dict[str, str]:
     return found
 
 
-def legend(inference: Mapping[str, Any]) -> str:
+def render_legend(inference: Mapping[str, Any]) -> str:
     """Return what the verdicts mean, with the study's own levels where its settings are known."""
     level = f"{100 * (1 - inference['alpha']):g}%" if "alpha" in inference else "95%"
     alpha = f"{inference['alpha']:g}" if "alpha" in inference else "the study's level"
@@ -211,7 +209,7 @@ def legend(inference: Mapping[str, Any]) -> str:
     }
     items = "".join(
         f'<div><dt class="verdict {word.replace(" ", "-")}"><b>{SYMBOLS[word]} {word}</b></dt>'
-        f"<dd>{escaped(said)}.</dd></div>"
+        f"<dd>{escape(said)}.</dd></div>"
         for word, said in meanings.items()
     )
     return (
