@@ -29,7 +29,7 @@ from collateral.io.resource_errors import shortage
 from collateral.models.download import fetch_model
 from collateral.models.tensor_file import read_tensors, write_tensors
 from collateral.runtime import job_cache as kept
-from collateral.runtime import run_lock as runs
+from collateral.runtime import run_lock
 from smalldisk import mounted, remounted
 from smallstudy import save_tiny
 
@@ -397,7 +397,7 @@ def test_kept_work_of_another_time_is_whole_or_dropped(jump, kept_still, tmp_pat
     for path in kept.FOLDER.rglob("*"):
         os.utime(path, (time.time() + jump,) * 2)
     output.unlink()
-    assert kept.displace() == []  # looks at every folder of kept work, as the start of a run does
+    assert kept.displace_outputs() == []  # looks at every folder of kept work, as the start of a run does
     assert kept.take_back(own) == kept_still
     if kept_still:
         assert output.read_text() == "delta"
@@ -409,12 +409,12 @@ def test_a_run_on_another_machine_with_another_clock(jump, refused, tmp_path):
     """A sign of life in the future counts as one; of this machine, whose lock is free, none is needed."""
     folder = tmp_path / ".snakemake"
     folder.mkdir()
-    for host in ("elsewhere", runs.socket.gethostname()):
+    for host in ("elsewhere", run_lock.socket.gethostname()):
         about = {"host": host, "pid": 1, "began": "then", "remote": False}
-        write_json(folder / runs.RECORD, about)
-        os.utime(folder / runs.RECORD, (time.time() + jump,) * 2)
+        write_json(folder / run_lock.RECORD, about)
+        os.utime(folder / run_lock.RECORD, (time.time() + jump,) * 2)
         if refused and host == "elsewhere":
-            assert "another run is at work" in refusal(lambda: runs.one_run(tmp_path).__enter__())
+            assert "another run is at work" in refusal(lambda: run_lock.hold_run(tmp_path).__enter__())
         else:
-            with runs.one_run(tmp_path):
-                assert (folder / runs.RECORD).exists()
+            with run_lock.hold_run(tmp_path):
+                assert (folder / run_lock.RECORD).exists()

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from collateral.errors import CollateralError
-from collateral.runtime import run_lock as runs
+from collateral.runtime import run_lock
 from collateral.runtime.run_lock import find_run, hold_run, slurm_jobs, wait_for_orphans
 
 HOLD = """
@@ -52,7 +52,7 @@ def queue(tmp_path, monkeypatch):
 
 
 def record(place):
-    return place / ".snakemake" / runs.RECORD
+    return place / ".snakemake" / run_lock.RECORD
 
 
 def test_the_second_run_says_who_is_at_work_and_stops(tmp_path, holder):
@@ -105,14 +105,14 @@ def test_a_run_on_another_machine_is_believed_alive_until_it_is_silent(tmp_path,
     refused = pytest.raises(CollateralError, match=r"process 1 on login-2, since noon.*delete .*run\.json")
     with refused, hold_run(tmp_path):
         pytest.fail("two runs in one folder")
-    silent = time.time() - runs.SILENCE - 1
+    silent = time.time() - run_lock.SILENCE - 1
     os.utime(record(tmp_path), (silent, silent))
     with hold_run(tmp_path):
         pass
 
 
 def test_a_living_run_gives_signs_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "BEAT", 0.01)
+    monkeypatch.setattr(run_lock, "BEAT", 0.01)
     with hold_run(tmp_path):
         os.utime(record(tmp_path), (0, 0))
         end = time.monotonic() + 10
@@ -149,7 +149,7 @@ def test_orphans_that_wait_are_cancelled_and_those_that_run_are_waited_for(
         if len(looks) == 2:
             queue.write_text("")
 
-    monkeypatch.setattr(runs.time, "sleep", sleep)
+    monkeypatch.setattr(run_lock.time, "sleep", sleep)
     wait_for_orphans(tmp_path)
     assert (tmp_path / "cancelled").read_text() == "--state=PENDING 7\n"
     assert looks == [{"8": "RUNNING"}] * 2
