@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from collateral.study.command_line import find_task_folders, read_study
-from collateral.study.cost.estimate import need_of
+from collateral.study.cost.estimate import compute_need
 from collateral.study.cost.study_sizes import read_sizes
 from collateral.study.jobs import Job
 from slurmcluster import until
@@ -282,7 +282,7 @@ def test_a_group_asks_for_the_time_of_all_its_jobs_and_the_memory_of_one(story, 
     sizes = read_sizes(study, find_task_folders(study, Path()))
     rules = ("edit", "measure_efficacy", "measure_drift")
     jobs = [Job(rule, "", *CELL, start, start + 1) for rule in rules for start in (0, 1)]
-    needs = [need_of(job, study, sizes) for job in jobs]
+    needs = [compute_need(job, study, sizes) for job in jobs]
     chains = [job for job in story.project.ended() if "chain-tiny-embedded-0-rome-0" in job["job"]]
     assert int(chains[-1]["TimeLimit"]) == sum(need.minutes for need in needs)
     assert f"mem={max(need.memory for need in needs)}M" in chains[-1]["Tres"]

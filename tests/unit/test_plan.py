@@ -16,11 +16,11 @@ from collateral.study.cost.estimate import (
     ITSELF,
     LIKE,
     SAME,
+    compute_need,
     estimate_jobs,
-    need_of,
 )
 from collateral.study.cost.model_shape import Shape, read_shape
-from collateral.study.cost.plan_text import format_plan, gpu_notes, sum_hours
+from collateral.study.cost.plan_text import format_plan, list_gpu_notes, sum_hours
 from collateral.study.cost.work import Need
 from collateral.study.job_records import Record, read_records
 from collateral.study.jobs import Job, list_jobs
@@ -209,7 +209,7 @@ def test_one_pass_for_six_layers_is_reckoned_cheaper_than_six_and_holds_a_sum_a_
     one, six = estimate_jobs(study, jobs, sizes_of(study))
     assert one.seconds < six.seconds < 6 * one.seconds
     assert six.host - one.host > 5 * 8 * 16384**2
-    asked = [need_of(job, study, sizes_of(study)).memory for job in jobs]
+    asked = [compute_need(job, study, sizes_of(study)).memory for job in jobs]
     assert asked[1] - asked[0] > 5 * 8 * 16384**2 / 1e6
 
 
@@ -310,7 +310,7 @@ def test_a_model_that_no_gpu_holds_is_named_with_the_gpus_that_it_needs():
     spread = {"models": {"gpt-j-6b": {"device": "cuda:all", "gpus": 2}}}
     plan = plan_of(study_of(models=["gpt-j-6b"], editors=["rome"], sections=spread))
     most = max(one.memory for one in plan)
-    assert gpu_notes(plan, {"gpt-j-6b": 2}) == [
+    assert list_gpu_notes(plan, {"gpt-j-6b": 2}) == [
         f"gpt-j-6b is spread over 2 GPUs: about {size(most / 2)} on each."
     ]
     assert {one.cores for one in plan if one.kind == "cuda"} == {2}
@@ -319,9 +319,9 @@ def test_a_model_that_no_gpu_holds_is_named_with_the_gpus_that_it_needs():
     most = max(one.memory for one in plan)
     gpus = int(-(-most // 80e9))
     assert gpus > 1
-    (note,) = gpu_notes(plan, {"gpt-j-6b": 1})
+    (note,) = list_gpu_notes(plan, {"gpt-j-6b": 1})
     assert note.endswith(f"set models.gpt-j-6b.device to cuda:all and models.gpt-j-6b.gpus to {gpus}.")
-    assert gpu_notes(plan_of(study_of()), {MODEL: 0}) == []
+    assert list_gpu_notes(plan_of(study_of()), {MODEL: 0}) == []
 
 
 def test_the_largest_request_of_each_rule_is_told():
@@ -329,7 +329,7 @@ def test_the_largest_request_of_each_rule_is_told():
         models=["gpt-j-6b"], editors=["rome"], sections={"models": {"gpt-j-6b": {"device": "cuda"}}}
     )
     plan = plan_of(study)
-    needs = {one.job: need_of(one.job, study, sizes_of(study)) for one in plan}
+    needs = {one.job: compute_need(one.job, study, sizes_of(study)) for one in plan}
     text = format_plan(plan, "t", needs, [])
     lines = text.partition("Asked of a cluster")[2].replace(",", "").splitlines()
     (line,) = (line for line in lines if "edit" in line.split())

@@ -2,7 +2,7 @@
 
 from collateral.runtime.snakemake_internals import group_size, register_group
 from collateral.study.jobs import Job
-from collateral.study.cost.estimate import gpus_of, need_of
+from collateral.study.cost.estimate import count_gpus, compute_need
 from collateral.study.cost.study_sizes import read_sizes
 
 
@@ -25,7 +25,7 @@ def study_sizes():
 
 @functools.cache  # jobs that differ in their seed alone need the same
 def need(job):
-    return need_of(job, STUDY, study_sizes())
+    return compute_need(job, STUDY, study_sizes())
 
 
 def needed(name, wildcards):
@@ -44,7 +44,7 @@ def asks(name):
 
     A job that is tried again asks for more memory and time, twice as much at the second attempt, then three times.
     """
-    gpus = {gpus_of(Job(name, "", model), STUDY) for model in STUDY.names("models")}
+    gpus = {count_gpus(Job(name, "", model), STUDY) for model in STUDY.names("models")}
     return {
         "mem_mb": lambda wildcards, attempt: attempt * needed(name, wildcards).memory,
         "runtime": lambda wildcards, attempt: attempt * needed(name, wildcards).minutes,

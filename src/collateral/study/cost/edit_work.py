@@ -67,7 +67,7 @@ class Editor:
         return min(changed, operations * (factors + self.elements * bits / 8))
 
 
-def edit_work(run: ModelJob) -> Work:
+def compute_edit_work(run: ModelJob) -> Work:
     """One link of a chain, or some single edits, with each edit's own probes."""
     editor, job, shape = Editor(run), run.job, run.shape
     cost, elements = editor.cost, editor.elements
@@ -126,7 +126,7 @@ def edit_work(run: ModelJob) -> Work:
     return run.work(seconds, held, host=8 * square * editor.moments, disk=2e3 * facts + left)
 
 
-def training_work(run: ModelJob) -> Work:
+def compute_training_work(run: ModelJob) -> Work:
     """All steps of a hypernetwork's training, since an early stop cannot be known before."""
     editor, shape = Editor(run), run.shape
     facts, steps = int(editor.settings["training_facts"]), int(editor.settings["max_steps"])

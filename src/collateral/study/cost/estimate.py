@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from collateral.editing.registry import method_names
-from collateral.study.cost.rule_work import work_of
+from collateral.study.cost.rule_work import compute_work
 from collateral.study.cost.study_sizes import Sizes
-from collateral.study.cost.work import LIGHT, Need, device_of
+from collateral.study.cost.work import LIGHT, Need, find_device
 from collateral.study.design import Study
 from collateral.study.dtypes import WIDTH
 from collateral.study.job_records import Record
@@ -94,19 +94,19 @@ def estimate_jobs(
     sums: dict[tuple[str, ...], tuple[float, float]] = {}  # recorded and default seconds of a group of jobs
     for job, record in recorded.items():
         if _is_named(job, study) and _is_known(job, sizes):
-            seconds = work_of(job, study, sizes, speed.get(device_of(job, study)[0], 1)).seconds
+            seconds = compute_work(job, study, sizes, speed.get(find_device(job, study)[0], 1)).seconds
             for group in _groups(job, study):
                 total = sums.get(group, (0.0, 0.0))
                 sums[group] = (total[0] + record.seconds, total[1] + seconds)
 
     estimates = []
     for job in jobs:
-        kind, cores, dtype = device_of(job, study)
+        kind, cores, dtype = find_device(job, study)
         left = None if waiting is None else job.output in waiting
         if not _is_known(job, sizes):
             estimates.append(Estimate(job, kind, cores, None, CORE_RATES, waiting=left))
             continue
-        work = work_of(job, study, sizes, speed.get(kind, 1))
+        work = compute_work(job, study, sizes, speed.get(kind, 1))
         seconds, host, source = work.seconds, work.host, GPU_RATES if kind == "cuda" else CORE_RATES
         for group, like in zip(_groups(job, study), (SAME, LIKE, SCALED), strict=True):
             if group in sums:
@@ -148,11 +148,11 @@ def _method(job: Job, study: Study) -> str:
 def _groups(job: Job, study: Study) -> list[tuple[str, ...]]:
     """Return the groups of jobs with comparable times that a job belongs to, the narrowest first."""
     rule = {"edit_singly": "edit", "evaluate_unedited": "evaluate_abilities"}.get(job.rule, job.rule)
-    widest, detail = (rule, device_of(job, study)[0]), _method(job, study) if rule == "edit" else job.suite
+    widest, detail = (rule, find_device(job, study)[0]), _method(job, study) if rule == "edit" else job.suite
     return [(*widest, job.model, detail), (*widest, job.model), widest]
 
 
-# Recorded jobs of the 135M model held at most 1.2 times what was estimated, see tests/unit/test_needs.py.
+# Recorded jobs of the 135M model held at most 1.2 times what was estimated, see tests/unit/test_cluster_requests.py.
 MARGIN = 1.5  # factor on a job's estimated memory
 SNAKEMAKE = 500e6  # a cluster job holds two Snakemake processes beside its own, each 125 MB; unit: bytes
 LIBRARIES = 2.5e9  # ASSUME: main memory of CUDA's libraries in a process that uses them; unit: bytes
@@ -160,7 +160,7 @@ LEAST = Need(memory=1000, minutes=10)
 NETWORK = 5e6  # ASSUME: a slow download; unit: bytes a second
 
 
-def need_of(job: Job, study: Study, sizes: Sizes) -> Need:
+def compute_need(job: Job, study: Study, sizes: Sizes) -> Need:
     """Return what a job asks for at its first attempt.
 
     Memory is that of the process with a margin, and without what lies on a GPU; time is the estimate times the factor
@@ -168,21 +168,21 @@ def need_of(job: Job, study: Study, sizes: Sizes) -> Need:
     """
     if job.rule in LIGHT:
         return LIGHT[job.rule][1]
-    gpus, work = gpus_of(job, study), work_of(job, study, sizes)
+    gpus, work = count_gpus(job, study), compute_work(job, study, sizes)
     memory = MARGIN * (work.host + (LIBRARIES if gpus else 0)) + SNAKEMAKE
     minutes = (GPU_RATES if gpus else CORE_RATES).factor * work.seconds / 60
     if job.rule == "download_model":
         minutes += 60 + work.disk / NETWORK / 60
     # whole hundreds of MB, whole five minutes
     asked = Need(100 * math.ceil(memory / 100e6), 5 * math.ceil(minutes / 5), gpus)
-    return largest([asked, LEAST])
+    return take_largest([asked, LEAST])
 
 
-def gpus_of(job: Job, study: Study) -> int:
+def count_gpus(job: Job, study: Study) -> int:
     """Return how many GPUs a job computes on: the model's `gpus` where it loads one on a CUDA device, else none."""
-    return study.gpu_count(job.model) if device_of(job, study)[0] == "cuda" else 0
+    return study.gpu_count(job.model) if find_device(job, study)[0] == "cuda" else 0
 
 
-def largest(needs: Iterable[Need]) -> Need:
+def take_largest(needs: Iterable[Need]) -> Need:
     """Return the most of each that some jobs ask for."""
     return Need(*map(max, zip(*needs, strict=True)))

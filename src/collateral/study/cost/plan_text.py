@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from collateral.io.units import checkpoints, hours, size
-from collateral.study.cost.estimate import SOURCES, Estimate, estimate_jobs, largest, need_of
+from collateral.study.cost.estimate import SOURCES, Estimate, compute_need, estimate_jobs, take_largest
 from collateral.study.cost.study_sizes import list_assumptions, read_sizes
 from collateral.study.cost.work import Need
 from collateral.study.design import Study
@@ -78,12 +78,12 @@ def describe_plan(
         )
     if reason:
         notes.insert(0, f"What is still to do is not known, so all of it counts as to do: {reason}")
-    notes += gpu_notes(estimates, {model: study.gpu_count(model) for model in study.names("models")})
-    needs = {job: need_of(job, study, sizes) for job in jobs}
+    notes += list_gpu_notes(estimates, {model: study.gpu_count(model) for model in study.names("models")})
+    needs = {job: compute_need(job, study, sizes) for job in jobs}
     return format_plan(estimates, study.settings["study"]["title"], needs, notes)
 
 
-def gpu_notes(estimates: Sequence[Estimate], gpus: Mapping[str, int]) -> list[str]:
+def list_gpu_notes(estimates: Sequence[Estimate], gpus: Mapping[str, int]) -> list[str]:
     """Return a sentence for each model that is spread over GPUs, or that no single GPU holds.
 
     Args:
@@ -92,7 +92,11 @@ def gpu_notes(estimates: Sequence[Estimate], gpus: Mapping[str, int]) -> list[st
     """
     notes = []
     for model, count in gpus.items():
-        own = (job.memory for job in estimates if job.job.model == model and job.kind == "cuda")
+        own = (
+            estimate.memory
+            for estimate in estimates
+            if estimate.job.model == model and estimate.kind == "cuda"
+        )
         most = max(own, default=0)
         enough = math.ceil(most / GPU_MEMORY)
         if count > 1:
@@ -107,7 +111,7 @@ def gpu_notes(estimates: Sequence[Estimate], gpus: Mapping[str, int]) -> list[st
 
 def sum_hours(estimates: Iterable[Estimate]) -> tuple[float, float, float]:
     """Return the hours of some jobs, and the bounds if all estimates are wrong in one direction by their factor."""
-    pairs = [(job.hours, job.source.factor) for job in estimates]
+    pairs = [(estimate.hours, estimate.source.factor) for estimate in estimates]
     return (
         sum(hour for hour, _ in pairs),
         sum(hour / factor for hour, factor in pairs),
@@ -117,38 +121,44 @@ def sum_hours(estimates: Iterable[Estimate]) -> tuple[float, float, float]:
 
 def _grouped(estimates: Sequence[Estimate], key: str) -> dict[str, list[Estimate]]:
     groups: dict[str, list[Estimate]] = {}
-    for job in estimates:
-        groups.setdefault(job.job.rule if key == "rule" else job.job.model, []).append(job)
+    for estimate in estimates:
+        groups.setdefault(estimate.job.rule if key == "rule" else estimate.job.model, []).append(estimate)
     return groups
 
 
 def _waiting(estimates: Iterable[Estimate]) -> list[Estimate]:
     """Return the jobs that are still to do; all of them where that is not known."""
-    return [job for job in estimates if job.waiting is not False]
+    return [estimate for estimate in estimates if estimate.waiting is not False]
 
 
 def _cost_table(name: str, groups: Mapping[str, Sequence[Estimate]]) -> str:
     """Return a line for each group of jobs; `name` is the head of the first column."""
-    kinds = [kind for kind in _UNITS if any(job.kind == kind for group in groups.values() for job in group)]
+    kinds = [
+        kind
+        for kind in _UNITS
+        if any(estimate.kind == kind for group in groups.values() for estimate in group)
+    ]
     head = [name, "jobs", "to do"]
     for kind in kinds:
         head += [_UNITS[kind], "to do", "between"]
     rows = [[*head, "memory", *(["GPU memory"] if "cuda" in kinds else []), "disk", "from"]]
     for label, group in groups.items():
         left = _waiting(group)
-        known = all(job.waiting is not None for job in group)
+        known = all(estimate.waiting is not None for estimate in group)
         row = [label, str(len(group)), str(len(left)) if known else "?"]
         for kind in kinds:
-            own = [job for job in group if job.kind == kind and job.seconds is not None]
+            own = [estimate for estimate in group if estimate.kind == kind and estimate.seconds is not None]
             mean, low, high = sum_hours(_waiting(own))
             bounds = f"{hours(low)} to {hours(high)}" if mean else "-"
             row += [hours(sum_hours(own)[0]), hours(mean), bounds]
-        row.append(size(max(job.host for job in group)))
+        row.append(size(max(estimate.host for estimate in group)))
         if "cuda" in kinds:
-            row.append(size(max((job.memory for job in group if job.kind == "cuda"), default=0)))
-        sources = Counter(job.source.mark for job in group if job.seconds is not None)
+            row.append(
+                size(max((estimate.memory for estimate in group if estimate.kind == "cuda"), default=0))
+            )
+        sources = Counter(estimate.source.mark for estimate in group if estimate.seconds is not None)
         marks = "".join(mark for mark, _ in sources.most_common()) if label != "total" else ""
-        rows.append([*row, size(sum(job.disk for job in group)), marks])
+        rows.append([*row, size(sum(estimate.disk for estimate in group)), marks])
     lines = _aligned(rows)
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
@@ -165,8 +175,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _checkpoint_note(estimates: Sequence[Estimate]) -> str:
     """Return what the chains' checkpoints take, beside what they would take as whole models."""
-    links = [job for job in estimates if job.checkpoint]
-    kept, whole = sum(job.disk for job in links), sum(job.checkpoint for job in links)
+    links = [estimate for estimate in estimates if estimate.checkpoint]
+    kept, whole = sum(estimate.disk for estimate in links), sum(estimate.checkpoint for estimate in links)
     text = (
         f"{checkpoints(len(links))} on disk: {size(kept)} as deltas; full checkpoints would be {size(whole)}."
     )
@@ -176,13 +186,13 @@ def _checkpoint_note(estimates: Sequence[Estimate]) -> str:
 def _longest_chain(estimates: Sequence[Estimate]) -> str:
     """Return how long the slowest chain of edits takes: no cluster is faster."""
     chains: dict[object, list[Estimate]] = {}
-    for job in _waiting(estimates):
-        if job.job.rule == "edit" and job.seconds is not None:
-            chains.setdefault(job.job.cell, []).append(job)
+    for estimate in _waiting(estimates):
+        if estimate.job.rule == "edit" and estimate.seconds is not None:
+            chains.setdefault(estimate.job.cell, []).append(estimate)
     if not chains:
         return ""
     seconds, links = max(
-        ((sum(job.seconds or 0 for job in links), links) for links in chains.values()),
+        ((sum(estimate.seconds or 0 for estimate in links), links) for links in chains.values()),
         key=lambda pair: pair[0],
     )
     last = links[-1].job
@@ -196,9 +206,9 @@ def _request_table(rules: Mapping[str, Sequence[Estimate]], needs: Mapping[Job, 
     """Return the largest request of each rule that has jobs to do; rules that ask for the same share a line."""
     names: dict[Need, list[str]] = {}
     for rule, group in rules.items():
-        asked = [needs[job.job] for job in _waiting(group) if job.job in needs]
+        asked = [needs[estimate.job] for estimate in _waiting(group) if estimate.job in needs]
         if asked:
-            names.setdefault(largest(asked), []).append(rule)
+            names.setdefault(take_largest(asked), []).append(rule)
     if not names:
         return ""
     rows = [["  memory", "time", "GPUs", "asked by the largest job of"]]
@@ -216,9 +226,14 @@ def _excess_note(rules: Mapping[str, Sequence[Estimate]], needs: Mapping[Job, Ne
     """Return the jobs that a cluster would stop: records or speeds put them above what they ask for."""
     lines, options = [], []
     for rule, group in rules.items():
-        known = [job for job in _waiting(group) if job.job in needs and job.seconds is not None]
-        memory = [(job.host / 1e6, needs[job.job].memory) for job in known]
-        minutes = [((job.seconds or 0) * job.source.factor / 60, needs[job.job].minutes) for job in known]
+        known = [
+            estimate for estimate in _waiting(group) if estimate.job in needs and estimate.seconds is not None
+        ]
+        memory = [(estimate.host / 1e6, needs[estimate.job].memory) for estimate in known]
+        minutes = [
+            ((estimate.seconds or 0) * estimate.source.factor / 60, needs[estimate.job].minutes)
+            for estimate in known
+        ]
         if large := [pair for pair in memory if pair[0] > 1.05 * pair[1]]:
             most, asked = max(large)
             lines.append(f"  {rule}: {size(1e6 * most)} of main memory, not {size(1e6 * asked)}")
@@ -233,13 +248,13 @@ def _excess_note(rules: Mapping[str, Sequence[Estimate]], needs: Mapping[Job, Ne
 
 def _legend(estimates: Sequence[Estimate]) -> str:
     """Return what the letters mean, and what no plan can know."""
-    used = {job.source for job in estimates if job.seconds is not None}
+    used = {estimate.source for estimate in estimates if estimate.seconds is not None}
     lines = [
         f"  {source.mark}  {source.words}; right within a factor of about {source.factor:g}"
         for source in SOURCES
         if source in used
     ]
-    if unknown := sorted({job.job.model for job in estimates if job.seconds is None}):
+    if unknown := sorted({estimate.job.model for estimate in estimates if estimate.seconds is None}):
         lines.append(
             f"Unknown shape: {', '.join(unknown)}. Their jobs are counted, their costs are not; give models.*.shape "
             "and layers."

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from collateral.study.cost.edit_work import Editor, edit_work, training_work
+from collateral.study.cost.edit_work import Editor, compute_edit_work, compute_training_work
 from collateral.study.cost.study_sizes import Sizes
 from collateral.study.cost.work import LIGHT, PROCESS, PROMPT, ModelJob, Work
 from collateral.study.design import Study
@@ -12,7 +12,7 @@ _ALL_FACTS = 400  # of a data set whose size is not known
 _ITEM = 120  # bytes of one item's row and metric in a checkpoint's result, compressed
 
 
-def work_of(job: Job, study: Study, sizes: Sizes, speed: float = 1) -> Work:
+def compute_work(job: Job, study: Study, sizes: Sizes, speed: float = 1) -> Work:
     """Return what a job takes, on a machine that is faster by a factor than the default."""
     return LIGHT[job.rule][0] if job.rule in LIGHT else _RULES[job.rule](ModelJob(job, study, sizes, speed))
 
@@ -108,7 +108,7 @@ _RULES: dict[str, Callable[[ModelJob], Work]] = {
     "measure_drift": _measure_drift,
     "weigh": _weigh,
     "export_checkpoint": _export,
-    "edit": edit_work,
-    "edit_singly": edit_work,
-    "train_hypernetwork": training_work,
+    "edit": compute_edit_work,
+    "edit_singly": compute_edit_work,
+    "train_hypernetwork": compute_training_work,
 }

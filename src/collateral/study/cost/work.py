@@ -89,7 +89,7 @@ LIGHT = {
 _ON_CPU = {*LIGHT, "download_model", "weigh", "export_checkpoint"}  # no model is loaded on its device
 
 
-def device_of(job: Job, study: Study) -> tuple[str, int, str]:
+def find_device(job: Job, study: Study) -> tuple[str, int, str]:
     """Return device kind (cpu or cuda), cores or GPUs, and dtype of a job."""
     threads: int = study.settings["runtime"]["threads"]
     if job.rule in _ON_CPU:
@@ -153,7 +153,7 @@ class ModelJob:
             cost: forward passes that it costs: 1, 2 with a backward pass to the activations, 3 to the weights too.
             reads: positions that are projected on the vocabulary.
         """
-        kind, cores, dtype = device_of(self.job, self.study)
+        kind, cores, dtype = find_device(self.job, self.study)
         device = GPU if kind == "cuda" else CORE
         flops = GPU_FLOAT32 if device is GPU and dtype == "float32" else device.flops
         if device is CORE:  # GPUs of one model compute one after another
@@ -165,7 +165,7 @@ class ModelJob:
 
     def algebra(self, flop: float) -> float:
         """Return the seconds of dense algebra in float64."""
-        kind, cores, _ = device_of(self.job, self.study)
+        kind, cores, _ = find_device(self.job, self.study)
         return flop / (GPU.double if kind == "cuda" else CORE.double * cores) / self.speed
 
     def probing(self, facts: float) -> float:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from collateral.study.cost.estimate import LEAST, SNAKEMAKE, estimate_jobs, gpus_of, largest, need_of
+from collateral.study.cost.estimate import (
+    LEAST,
+    SNAKEMAKE,
+    compute_need,
+    count_gpus,
+    estimate_jobs,
+    take_largest,
+)
 from collateral.study.cost.study_sizes import read_sizes
 from collateral.study.cost.work import Need
 from collateral.study.jobs import Job, list_jobs
@@ -34,7 +41,7 @@ def study_on(device, model="gpt-j-6b", **own):
 
 
 def need(job, study):
-    return need_of(job, study, sizes_of(study))
+    return compute_need(job, study, sizes_of(study))
 
 
 def jobs_of(study):
@@ -94,7 +101,7 @@ def test_only_what_loads_a_model_asks_for_a_gpu_and_nothing_asks_for_less_than_t
     jobs = [*jobs_of(study), Job("export_checkpoint", "", *SIXTH.cell, 0, 100)]
     for job in jobs:
         asked = need(job, study)
-        assert asked.gpus == gpus_of(job, study) == int(device == "cuda" and job.rule not in WITHOUT)
+        assert asked.gpus == count_gpus(job, study) == int(device == "cuda" and job.rule not in WITHOUT)
         assert asked.memory >= LEAST.memory
         assert asked.minutes >= LEAST.minutes
     assert {job.rule for job in jobs} > {"edit", "weigh", "gather", "evaluate_abilities", "measure_moments"}
@@ -110,7 +117,7 @@ def test_a_request_is_above_the_estimate_and_no_record_changes_it():
 
 
 def test_the_largest_request_takes_the_most_of_each():
-    assert largest([Need(4000, 10, 1), Need(1000, 600), Need(2000, 30)]) == Need(4000, 600, 1)
+    assert take_largest([Need(4000, 10, 1), Need(1000, 600), Need(2000, 30)]) == Need(4000, 600, 1)
 
 
 # What Snakemake makes of the rules of the default study: each rule's resources at the first and the second attempt.
@@ -164,7 +171,7 @@ def test_a_rule_asks_for_what_its_own_job_needs(resources):
     jobs = {job.rule: job for job in own if job.editor in {"", "rome"} or job.rule == "train_hypernetwork"}
     assert len(jobs) > 10
     for name, job in jobs.items():
-        asked = need_of(job, study, read_sizes(study, {"abilities": []}))
+        asked = compute_need(job, study, read_sizes(study, {"abilities": []}))
         assert resources[name][0] == [asked.memory, asked.minutes, asked.gpus], name
 
 
