@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from collateral.editing.cost import Cost
+from collateral.editing.registry import declaration, method_names
 from collateral.errors import CollateralError
 from collateral.io.units import hours, size
 from collateral.study import paths as places
@@ -36,11 +38,11 @@ def plan_of(study, records=None, waiting=None):
 
 
 def counted(study):
-    return Counter(one.job.rule for one in plan_of(study))
+    return Counter(estimate.job.rule for estimate in plan_of(study))
 
 
 def hours_of(study, rule):
-    return sum_hours(one for one in plan_of(study) if one.job.rule == rule)[0]
+    return sum_hours(estimate for estimate in plan_of(study) if estimate.job.rule == rule)[0]
 
 
 @pytest.mark.parametrize(
@@ -145,9 +147,17 @@ def test_twice_the_edits_take_more_time_and_ten_times_many_more():
 def test_a_larger_model_takes_more_of_everything(rule):
     found = []
     for model in ("pythia-160m", "gpt2-xl", "gpt-j-6b"):
-        own = [one for one in plan_of(study_of(models=[model], editors=["memit"])) if one.job.rule == rule]
+        own = [
+            estimate
+            for estimate in plan_of(study_of(models=[model], editors=["memit"]))
+            if estimate.job.rule == rule
+        ]
         found.append(
-            (sum(one.seconds for one in own), max(one.memory for one in own), sum(one.disk for one in own))
+            (
+                sum(estimate.seconds for estimate in own),
+                max(estimate.memory for estimate in own),
+                sum(estimate.disk for estimate in own),
+            )
         )
     for smaller, larger in itertools.pairwise(found):
         assert smaller[0] < larger[0]
@@ -164,9 +174,9 @@ def test_longer_optimisation_and_more_contexts_take_longer():
 def test_moments_and_states_are_on_the_disk_in_the_sizes_of_their_matrices():
     """1536 x 1536 in float32 is 9.4 MB, five times; D4S keeps 5 x (1536 x 1536 + 576 x 1536) in float64."""
     plan = plan_of(study_of(editors=["d4s"], checkpoints=[1]))
-    moments = [one.disk for one in plan if one.job.rule == "measure_moments"]
+    moments = [estimate.disk for estimate in plan if estimate.job.rule == "measure_moments"]
     assert moments == [5 * 9437184]
-    (edit,) = (one for one in plan if one.job.rule == "edit")
+    (edit,) = (estimate for estimate in plan if estimate.job.rule == "edit")
     state = 5 * 8 * (1536**2 + 576 * 1536)
     assert state < edit.disk < 1.15 * state  # measured: a state of 129.8 MB, a delta of 14.1 MB
 
@@ -176,7 +186,7 @@ def test_a_low_rank_update_is_on_the_disk_as_factors_and_mask():
     disk = {}
     for editor in ("rome", "rome-rect-40"):
         plan = plan_of(study_of(editors=[editor], checkpoints=[1]))
-        (disk[editor],) = (one.disk for one in plan if one.job.rule == "edit")
+        (disk[editor],) = (estimate.disk for estimate in plan if estimate.job.rule == "edit")
     assert disk["rome"] == 2000 + 8 * (576 + 1536)  # measured: 18,054 bytes of delta
     assert disk["rome-rect-40"] - disk["rome"] == pytest.approx(576 * 1536 * 0.97095 / 8, rel=1e-4)
 
@@ -191,7 +201,7 @@ def test_a_low_rank_update_is_on_the_disk_as_factors_and_mask():
         (range(0, 80, 2), "-".join(f"{layer:02d}" for layer in range(0, 80, 2))),
     ],
 )
-def test_a_set_of_layers_has_one_name_that_tells_its_layers(layers, name):
+def test_the_name_of_a_set_of_layers_is_parsed_back(layers, name):
     assert places.name_layers(layers) == name
     assert places.parse_layers(name) == tuple(sorted(layers))
     assert places.moments("m", layers) == f"results/prepared/m/moments-{name}.safetensors"
@@ -203,12 +213,12 @@ def test_what_is_not_the_name_of_a_set_of_layers_is_refused(name):
         places.parse_layers(name)
 
 
-def test_one_pass_for_six_layers_is_reckoned_cheaper_than_six_and_holds_a_sum_a_layer():
+def test_one_pass_for_six_layers_is_cheaper_than_six_passes_and_holds_a_sum_for_each_layer():
     study = study_of()
     jobs = [Job("measure_moments", "", "gpt-j-6b", layers=layers) for layers in ((8,), tuple(range(3, 9)))]
-    one, six = estimate_jobs(study, jobs, sizes_of(study))
-    assert one.seconds < six.seconds < 6 * one.seconds
-    assert six.host - one.host > 5 * 8 * 16384**2
+    single, six = estimate_jobs(study, jobs, sizes_of(study))
+    assert single.seconds < six.seconds < 6 * single.seconds
+    assert six.host - single.host > 5 * 8 * 16384**2
     asked = [compute_need(job, study, sizes_of(study)).memory for job in jobs]
     assert asked[1] - asked[0] > 5 * 8 * 16384**2 / 1e6
 
@@ -216,40 +226,36 @@ def test_one_pass_for_six_layers_is_reckoned_cheaper_than_six_and_holds_a_sum_a_
 @pytest.mark.parametrize(("job", "seconds", "memory"), RECORDED)
 def test_without_records_a_job_is_within_a_factor_of_three_of_what_was_recorded(job, seconds, memory):
     study = study_of(datasets=["embedded"])
-    (one,) = estimate_jobs(study, [job], sizes_of(study))
-    assert seconds / 3 < one.seconds < 3 * seconds
-    assert memory / 1.7 < one.host / 1e6 < 1.7 * memory
+    (estimate,) = estimate_jobs(study, [job], sizes_of(study))
+    assert seconds / 3 < estimate.seconds < 3 * seconds
+    assert memory / 1.7 < estimate.host / 1e6 < 1.7 * memory
 
 
 def test_the_default_study_is_within_a_factor_of_three_of_its_quarter_of_an_hour_on_two_cores():
     assert 0.5 / 3 < sum_hours(plan_of(study_of()))[0] < 3 * 0.5
 
 
-def test_a_record_of_the_job_itself_is_taken_and_others_scale_their_likes():
+def test_a_jobs_own_record_is_taken_and_other_records_scale_similar_jobs():
     study = study_of(editors=["rome", "rome-rect-40", "ft"], checkpoints=[1, 5])
-    job = Job("edit", "", MODEL, "embedded", 0, "rome", 1, 5)
-    plain = {one.job: one for one in plan_of(study)}
-    guessed = Job(
-        "edit", "", MODEL, "embedded", 0, "rome", 0, 5
-    )  # a record does not know where its link began
-    own = next(one for one in plain if one.rule == "edit" and one.editor == "rome" and one.edits == 5)
-    record = Record(2 * plain[own].seconds, 1500)
-    found = {one.job: one for one in plan_of(study, {guessed: record})}
-    assert job.start == own.start == 1
-    assert found[own].seconds == record.seconds
-    assert found[own].host == 1500e6
-    assert found[own].source == ITSELF
-    for one, before in plain.items():
-        if one.rule != "edit" or one == own:
-            continue
-        assert found[one].seconds == pytest.approx(2 * before.seconds)
-        assert found[one].source == (LIKE if one.editor == "ft" else SAME)
+    plain = {estimate.job: estimate for estimate in plan_of(study)}
+    recorded = next(job for job in plain if job.rule == "edit" and job.editor == "rome" and job.edits == 5)
+    assert recorded.start == 1
+    without_start = Job("edit", "", MODEL, "embedded", 0, "rome", 0, 5)  # all that a record's path says
+    record = Record(2 * plain[recorded].seconds, 1500)
+    scaled = {estimate.job: estimate for estimate in plan_of(study, {without_start: record})}
+    assert scaled[recorded].seconds == record.seconds
+    assert scaled[recorded].host == 1500e6
+    assert scaled[recorded].source == ITSELF
+    for job, before in plain.items():
+        if job.rule == "edit" and job != recorded:
+            assert scaled[job].seconds == pytest.approx(2 * before.seconds)
+            assert scaled[job].source == (LIKE if job.editor == "ft" else SAME)
 
 
-def test_another_model_is_scaled_by_arithmetic_and_said_to_be():
+def test_another_model_is_scaled_by_arithmetic_and_marked_so():
     study = study_of(models=["pythia-410m"], editors=["rome"])
     record = {Job("edit", "", MODEL, "embedded", 0, "rome", 0, 20): Record(900, None)}
-    (source,) = {one.source for one in plan_of(study, record) if one.job.rule == "edit"}
+    (source,) = {estimate.source for estimate in plan_of(study, record) if estimate.job.rule == "edit"}
     assert "another model" in source.words
     assert source.factor == 3
 
@@ -293,10 +299,10 @@ def test_the_table_names_every_stage_and_what_it_rests_on():
 def test_the_plan_says_what_full_checkpoints_would_take():
     """SmolLM2 has 134.5 million parameters; in float32 its two checkpoints would be 1.1 GB."""
     plan = plan_of(study_of(editors=["rome"], checkpoints=[1, 5]))
-    links = [one for one in plan if one.job.rule == "edit"]
-    assert [round(one.checkpoint / 1e6) for one in links] == [538, 538]
-    assert all(one.checkpoint == 0 for one in plan if one.job.rule != "edit")
-    kept = size(sum(one.disk for one in links))
+    links = [estimate for estimate in plan if estimate.job.rule == "edit"]
+    assert [round(estimate.checkpoint / 1e6) for estimate in links] == [538, 538]
+    assert all(estimate.checkpoint == 0 for estimate in plan if estimate.job.rule != "edit")
+    kept = size(sum(estimate.disk for estimate in links))
     said = f"2 checkpoints on disk: {kept} as deltas; full checkpoints would be 1.1 GB."
     assert said in format_plan(plan, "t", {}, [])
     singles = study_of(
@@ -309,14 +315,14 @@ def test_a_model_that_no_gpu_holds_is_named_with_the_gpus_that_it_needs():
     """GPT-J-6B in float32: 24 GB of weights, two GPUs halve it; with five times as many layers no GPU holds it."""
     spread = {"models": {"gpt-j-6b": {"device": "cuda:all", "gpus": 2}}}
     plan = plan_of(study_of(models=["gpt-j-6b"], editors=["rome"], sections=spread))
-    most = max(one.memory for one in plan)
+    most = max(estimate.memory for estimate in plan)
     assert list_gpu_notes(plan, {"gpt-j-6b": 2}) == [
         f"gpt-j-6b is spread over 2 GPUs: about {size(most / 2)} on each."
     ]
-    assert {one.cores for one in plan if one.kind == "cuda"} == {2}
+    assert {estimate.cores for estimate in plan if estimate.kind == "cuda"} == {2}
     large = {"models": {"gpt-j-6b": {"device": "cuda", "layers": 150}}}
     plan = plan_of(study_of(models=["gpt-j-6b"], editors=["rome"], sections=large))
-    most = max(one.memory for one in plan)
+    most = max(estimate.memory for estimate in plan)
     gpus = int(-(-most // 80e9))
     assert gpus > 1
     (note,) = list_gpu_notes(plan, {"gpt-j-6b": 1})
@@ -324,12 +330,12 @@ def test_a_model_that_no_gpu_holds_is_named_with_the_gpus_that_it_needs():
     assert list_gpu_notes(plan_of(study_of()), {MODEL: 0}) == []
 
 
-def test_the_largest_request_of_each_rule_is_told():
+def test_the_largest_request_of_each_rule_is_listed():
     study = study_of(
         models=["gpt-j-6b"], editors=["rome"], sections={"models": {"gpt-j-6b": {"device": "cuda"}}}
     )
     plan = plan_of(study)
-    needs = {one.job: compute_need(one.job, study, sizes_of(study)) for one in plan}
+    needs = {estimate.job: compute_need(estimate.job, study, sizes_of(study)) for estimate in plan}
     text = format_plan(plan, "t", needs, [])
     lines = text.partition("Asked of a cluster")[2].replace(",", "").splitlines()
     (line,) = (line for line in lines if "edit" in line.split())
@@ -339,16 +345,16 @@ def test_the_largest_request_of_each_rule_is_told():
     assert "--set-resources" not in text
 
 
-def test_what_records_put_above_a_request_is_told_with_the_remedy():
+def test_jobs_recorded_above_their_request_are_listed_with_the_remedy():
     plan = plan_of(study_of(models=["gpt-j-6b"], editors=["rome"]))
-    edits = [one for one in plan if one.job.rule == "edit"]
-    text = format_plan(plan, "t", {one.job: Need(6000, 1) for one in edits}, [])
+    edits = [estimate for estimate in plan if estimate.job.rule == "edit"]
+    text = format_plan(plan, "t", {estimate.job: Need(6000, 1) for estimate in edits}, [])
     added = dict(part.split("=") for part in text.partition("--set-resources ")[2].split("\n")[0].split())
-    most = max(one.host for one in edits)
+    most = max(estimate.host for estimate in edits)
     assert most < 1e6 * int(added["edit:mem_mb"]) < 1.3 * most
     assert "edit:runtime" in added
     assert "--set-resources" not in format_plan(
-        plan, "t", {one.job: Need(900000, 90000) for one in edits}, []
+        plan, "t", {estimate.job: Need(900000, 90000) for estimate in edits}, []
     )
 
 
@@ -409,6 +415,17 @@ def test_an_unknown_study_is_one_line_with_the_nearest_name():
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("plan: unknown study 'controlls'; did you mean 'controls'?")
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_each_method_declares_its_cost_by_settings_that_it_has(method):
+    declared = declaration(method)
+    assert set(declared.cost) <= set(Cost.__annotations__)
+    for key in ("steps", "root"):
+        setting = declared.cost.get(key)
+        assert not isinstance(setting, str) or setting in declared.annotations
+    if declared.cost.get("texts") == "integral":
+        assert "batch" in declared.annotations
 
 
 def test_settings_are_left_as_they_are():
