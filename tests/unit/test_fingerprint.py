@@ -50,6 +50,11 @@ FILES = {
             def scaled(self, x: int) -> float:
                 return self.rate * x
 
+        @dataclass
+        class Pair:
+            left: int
+            right: int
+
         def g(x: int) -> int:
             """Doc."""
             log.info("doubling %d", x)
@@ -136,6 +141,7 @@ def edit(package, name, old, new):
 
 
 CLASS = "from collateral.a import Settings\n\nSettings().scaled(2)\n"
+PAIR = "from collateral.a import Pair\n\nPair(1, 2)\n"
 MEAN = "from collateral.a import mean\n\nmean([1])\n"
 
 
@@ -177,6 +183,8 @@ def test_what_is_said_or_not_reached_does_not_count(package, name, old, new, scr
         ("a.py", "= 0.5", "= 0.6", CLASS),
         ("a.py", "steps: int", "steps: float", CLASS),
         ("a.py", "self.rate * x", "self.rate + x", CLASS),
+        ("a.py", "left: int\n    right: int", "right: int\n    left: int", PAIR),
+        ("a.py", "left: int", "left: float", PAIR),
         ("a.py", "import middle as centre", "import other as centre", MEAN),
         ("a.py", "import numpy as np", "import torch as np", MEAN),
         ("b.py", "x.mean()", "x.sum()", MEAN),

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from collateral.io.atomic import write_text
 
@@ -21,8 +21,6 @@ EFFECTS = "<effects>"
 _LOGGERS = {"log", "logger", "logging", "warnings"}
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log", "warn"}
 _FORMAT = 1  # of the store; raise it when the rules below change
-_Function = TypeVar("_Function", ast.FunctionDef, ast.AsyncFunctionDef)
-_Comprehension = TypeVar("_Comprehension", ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
 
 class Definition(NamedTuple):
@@ -107,10 +105,10 @@ def is_said(call: ast.Call) -> bool:
 
 def _definition(nodes: list[ast.stmt], names: Mapping[str, str]) -> Definition:
     """Return the tree of some statements, given what the module's names stand for."""
-    stripped = ast.Module([_Stripper().visit(node) for node in nodes], [])
-    scope = _Scope(dict(names))
-    text = ast.dump(scope.visit(stripped))
-    return Definition(_sha256(text), tuple(scope.uses))
+    canonical = _Canonical(names)
+    statements = [canonical.visit(node) for node in nodes]
+    text = "\n".join(ast.dump(node) for node in statements if node is not None)
+    return Definition(_sha256(text), tuple(canonical.uses))
 
 
 def _sha256(*texts: str) -> str:
@@ -186,185 +184,118 @@ def _is_log(function: ast.expr) -> bool:
     )
 
 
-class _Stripper(ast.NodeTransformer):
-    """Takes out what is said, and not computed."""
+class _Canonical(ast.NodeTransformer):
+    """Takes out what is said, and puts a number in the place of each name from outside."""
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        return self._function(node)
+    def __init__(self, names: Mapping[str, str]):
+        self.names = dict(names)
+        self.uses: list[str] = []
+        self.local: list[set[str]] = []
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
-        return self._function(node)
+    def resolve(self, node: ast.expr) -> str | None:
+        """Return the dotted name that an expression stands for, if it comes from outside."""
+        if isinstance(node, ast.Name):
+            return None if any(node.id in names for names in self.local) else self.names.get(node.id)
+        if isinstance(node, ast.Attribute):
+            owner = self.resolve(node.value)
+            return None if owner is None else f"{owner}.{node.attr}"
+        return None
 
-    def _function(self, node: _Function) -> _Function:
-        node.returns = None
-        self.generic_visit(node)
-        return node
+    def visit_Name(self, node: Any) -> ast.AST:
+        dotted = self.resolve(node)
+        if dotted is None:
+            return self.generic_visit(node)
+        if dotted not in self.uses:
+            self.uses.append(dotted)
+        return ast.Name(f"@{self.uses.index(dotted)}", ast.Load())
 
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        node.annotation = None
-        return node
+    visit_Attribute = visit_Name
+
+    def visit_Import(self, node: Any) -> ast.AST:
+        self.names |= _bindings(node)
+        return ast.Pass()
+
+    visit_ImportFrom = visit_Import
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if _is_text(node) else self.generic_visit(node)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        if node.value is None:  # of a variable, a declaration; of a field, see `visit_ClassDef`
-            return ast.Pass()
-        return ast.Assign([node.target], self.visit(node.value), lineno=0)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """Keep the fields: their order, types and defaults make a dataclass; not what `Annotated` adds."""
-        fields: list[ast.stmt] = []
-        for part in node.body:
-            if isinstance(part, ast.AnnAssign):
-                if getattr(part.target, "id", "") == "cost":  # what an editor takes is the planner's alone
-                    continue
-                part.annotation = _without_metadata(part.annotation)
-                part.value = self.visit(part.value) if part.value else None
-                fields.append(part)
-            else:
-                kept = self.visit(part)
-                fields += [kept] if kept is not None else []
-        node.body = fields
-        node.decorator_list = [self.visit(part) for part in node.decorator_list]
-        return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if is_said(node):
             node.args, node.keywords = [], []
         elif getattr(node.func, "id", "") == "tqdm":
-            node.keywords = [one for one in node.keywords if one.arg not in {"desc", "unit"}]
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in {"desc", "unit"}]
         return self.generic_visit(node)
 
-    def visit_Import(self, node: ast.Import) -> ast.AST:
-        return node
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            return ast.Pass()
+        return ast.Assign([self.visit(node.target)], self.visit(node.value), lineno=0)
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
-        return node
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        """Keep the fields: their order, types and defaults make a dataclass; not what `Annotated` adds, nor costs."""
+        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        kept = [part for part in fields if getattr(part.target, "id", "") != "cost"]
+        types = [
+            ast.Expr(ast.Tuple([part.target, self.visit(_without_metadata(part.annotation))], ast.Load()))
+            for part in kept
+        ]
+        node.body = [part for part in node.body if part not in fields or part in kept]
+        visited = self.generic_visit(node)
+        node.body += types
+        return visited
 
-
-def _without_metadata(annotation: ast.expr) -> ast.expr:
-    """Return the type of an annotation: X of Annotated[X, …], wherever it stands."""
-
-    class Plain(ast.NodeTransformer):
-        def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-            self.generic_visit(node)
-            if ast.unparse(node.value).split(".")[-1] == "Annotated" and isinstance(node.slice, ast.Tuple):
-                return node.slice.elts[0]
-            return node
-
-    kept: ast.expr = Plain().visit(annotation)
-    return kept
-
-
-class _Scope(ast.NodeTransformer):
-    """Puts a number in the place of each name from outside, and remembers what the number stands for."""
-
-    def __init__(self, names: dict[str, str]):
-        self.names = names
-        self.uses: list[str] = []
-        self.local: list[set[str]] = []
-
-    def _number(self, dotted: str) -> ast.Name:
-        if dotted not in self.uses:
-            self.uses.append(dotted)
-        return ast.Name(f"@{self.uses.index(dotted)}", ast.Load())
-
-    def _dotted(self, node: ast.expr) -> str | None:
-        """Return the dotted name that an expression stands for, if it comes from outside."""
-        if isinstance(node, ast.Name):
-            hidden = any(node.id in names for names in self.local)
-            return None if hidden else self.names.get(node.id)
-        if isinstance(node, ast.Attribute):
-            owner = self._dotted(node.value)
-            return None if owner is None else f"{owner}.{node.attr}"
-        return None
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        dotted = self._dotted(node)
-        return node if dotted is None else self._number(dotted)
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        dotted = self._dotted(node)
-        return self.generic_visit(node) if dotted is None else self._number(dotted)
-
-    def visit_Import(self, node: ast.Import) -> ast.AST:
-        self.names |= _bindings(node)
-        return ast.Pass()
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
-        self.names |= _bindings(node)
-        return ast.Pass()
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        return self._function(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        return self._function(node)
-
-    def _function(self, node: _Function) -> _Function:
+    def visit_FunctionDef(self, node: Any) -> Any:
+        node.returns = None
         node.decorator_list = [self.visit(part) for part in node.decorator_list]
-        self._defaults(node.args)
         declared = {name for part in ast.walk(node) if isinstance(part, ast.Global) for name in part.names}
-        self.local.append((_parameters(node.args) | _stored(node.body)) - declared)
-        node.body = [self.visit(part) for part in node.body]
+        self._visit_function(node, _stored(node.body) - declared)
+        node.body = [part for part in map(self.visit, node.body) if part is not None]
         self.local.pop()
         return node
 
+    visit_AsyncFunctionDef = visit_FunctionDef
+
     def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
-        self._defaults(node.args)
-        self.local.append(_parameters(node.args))
+        self._visit_function(node, set())
         node.body = self.visit(node.body)
         self.local.pop()
         return node
 
-    def _defaults(self, arguments: ast.arguments) -> None:
-        arguments.defaults = [self.visit(part) for part in arguments.defaults]
-        arguments.kw_defaults = [part if part is None else self.visit(part) for part in arguments.kw_defaults]
+    def _visit_function(self, node: Any, stored: set[str]) -> None:
+        """Visit the defaults, which are computed outside, and enter the function's scope."""
+        given = node.args
+        given.defaults = [self.visit(part) for part in given.defaults]
+        given.kw_defaults = [part and self.visit(part) for part in given.kw_defaults]
+        parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        for parameter in filter(None, parameters):
+            parameter.annotation = None
+        self.local.append(stored | {parameter.arg for parameter in parameters if parameter})
 
-    def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
-        return self._comprehension(node)
-
-    def visit_SetComp(self, node: ast.SetComp) -> ast.AST:
-        return self._comprehension(node)
-
-    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> ast.AST:
-        return self._comprehension(node)
-
-    def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
-        return self._comprehension(node)
-
-    def _comprehension(self, node: _Comprehension) -> _Comprehension:
+    def visit_ListComp(self, node: Any) -> ast.AST:
         first = node.generators[0]
-        first.iter = self.visit(first.iter)  # it is evaluated outside
-        targets = {
-            part.id
-            for generator in node.generators
-            for part in ast.walk(generator.target)
-            if isinstance(part, ast.Name)
-        }
-        self.local.append(targets)
-        for generator in node.generators:
-            if generator is not first:
-                generator.iter = self.visit(generator.iter)
-            generator.ifs = [self.visit(part) for part in generator.ifs]
-        if isinstance(node, ast.DictComp):
-            node.key, node.value = self.visit(node.key), self.visit(node.value)
-        else:
-            node.elt = self.visit(node.elt)
+        outside = self.visit(first.iter)
+        first.iter = ast.Constant(None)
+        targets = [part for loop in node.generators for part in ast.walk(loop.target)]
+        self.local.append({part.id for part in targets if isinstance(part, ast.Name)})
+        visited = self.generic_visit(node)
         self.local.pop()
-        return node
+        first.iter = outside
+        return visited
+
+    visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
 
 
-def _parameters(arguments: ast.arguments) -> set[str]:
-    every = [
-        *arguments.posonlyargs,
-        *arguments.args,
-        *arguments.kwonlyargs,
-        arguments.vararg,
-        arguments.kwarg,
-    ]
-    return {part.arg for part in every if part is not None}
+def _without_metadata(annotation: ast.expr) -> ast.expr:
+    """Return the type of an annotation: X of Annotated[X, …], wherever it stands."""
+    if isinstance(annotation, ast.Subscript):
+        if ast.unparse(annotation.value).split(".")[-1] == "Annotated":
+            assert isinstance(annotation.slice, ast.Tuple)
+            return _without_metadata(annotation.slice.elts[0])
+        annotation.slice = _without_metadata(annotation.slice)
+    if isinstance(annotation, ast.Tuple):
+        annotation.elts = [_without_metadata(part) for part in annotation.elts]
+    return annotation
 
 
 class Sources:
