@@ -21,7 +21,7 @@ from collateral.data.corpus import documents
 from collateral.editing.prepare.cholesky import add_upper
 from collateral.editing.prepare.second_moments import measure_moments, windows
 from collateral.io.versions import machine
-from collateral.models.hooks import heard
+from collateral.models.hooks import listen_to_input
 from collateral.models.language_model import LanguageModel
 
 ROUNDS, WINDOW, BATCH = 3, 256, 4
@@ -41,7 +41,7 @@ def plain_moment(model: LanguageModel, layer: int, texts: Sequence[str]) -> Tens
         total.add_((flat.T @ flat).double())
 
     for rows in windows(model, texts, TOKENS, WINDOW, BATCH):
-        with torch.no_grad(), heard(model.down(layer), add):
+        with torch.no_grad(), listen_to_input(model.down(layer), add):
             model.network.base_model(input_ids=rows, use_cache=False)
         seen += rows.numel()
     return total / seen

@@ -6,7 +6,7 @@ from collateral.deltas.update import restore, snapshot
 from collateral.editing.algorithms.value_optimization import ESSENCE, Objective
 from collateral.editing.method import Prepared
 from collateral.editing.methods.memit import Memit
-from collateral.models.hooks import capture, hidden_of
+from collateral.models.hooks import capture, get_hidden
 from collateral.models.language_model import LanguageModel
 from collateral.models.tokenization import fill_id, pad, tokenize
 
@@ -25,7 +25,7 @@ def plain_target(model: LanguageModel, fact, templates, layer: int, objective: O
 
     def shift(_, __, output):
         nonlocal delta
-        hidden = hidden_of(output)
+        hidden = get_hidden(output)
         if delta is None:
             seen["h_0"] = hidden[0, where[0]].detach()
             delta = torch.zeros_like(seen["h_0"], requires_grad=True)

@@ -6,12 +6,12 @@ turns; the table has medians. Counts and quantiles must be equal, sums and singu
 """
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import compute_statistics
 import numpy as np
 import torch
 from scipy.linalg import solve_triangular
@@ -21,9 +21,9 @@ from torch import Tensor
 from collateral.deltas.update import Factors
 from collateral.evaluation.weights.one_pass import Sweep, sweep
 from collateral.evaluation.weights.spectra import Matrix, frobenius, spectral_norm
-from collateral.evaluation.weights.statistics import change_of
-from collateral.evaluation.weights.statistics import heatmap as own_heatmap
-from collateral.evaluation.weights.statistics import statistics as own_statistics
+from collateral.evaluation.weights.statistics import compute_heatmap as own_heatmap
+from collateral.evaluation.weights.statistics import compute_statistics as own_statistics
+from collateral.evaluation.weights.statistics import subtract
 from collateral.io.versions import machine
 
 SHAPES = ((576, 1536), (1600, 6400))
@@ -85,7 +85,7 @@ def plain_all(before: Tensor, after: Tensor) -> Plain:
     found = plain_pass(before, after)
     found["levels"] = tuple(np.quantile(found.pop("delta"), QUANTILES))
     found["range"] = [plain_range(one) for one in (before, after)]
-    found["spectral_delta"] = plain_norm(change_of(before, after))
+    found["spectral_delta"] = plain_norm(subtract(before, after))
     return found
 
 
@@ -129,7 +129,7 @@ def in_turns(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, floa
             took = seconds(work)
             if number:
                 times[name].append(took)
-    return {name: statistics.median(own) for name, own in times.items()}
+    return {name: compute_statistics.median(own) for name, own in times.items()}
 
 
 def rows_of(shape: tuple[int, int], rounds: int) -> tuple[str, str]:
@@ -156,7 +156,7 @@ def rows_of(shape: tuple[int, int], rounds: int) -> tuple[str, str]:
         {
             "plain": lambda: plain_all(before, after),
             "ours": lambda: own_all(before, after),
-            "dense": lambda: size_of(change_of(before, after)),
+            "dense": lambda: size_of(subtract(before, after)),
         },
         max(2, rounds // 2),
     )

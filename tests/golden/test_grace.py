@@ -12,7 +12,7 @@ from collateral.editing.methods.grace import Grace
 from collateral.editing.registry import check_settings
 from collateral.errors import CollateralError
 from collateral.evaluation.efficacy import Prompts, measure_fact
-from collateral.models.hooks import capture, hidden_of
+from collateral.models.hooks import capture, get_hidden
 from collateral.models.tokenization import pad, tokenize
 from tiny import tiny_model
 
@@ -38,7 +38,7 @@ def plain_log_p(model, fact, site, replacement, value):
     places = {"last": slice(last, last + 1), "prompt": slice(0, last + 1), "all": slice(None)}
 
     def swap(_, __, output):
-        hidden = hidden_of(output).clone()
+        hidden = get_hidden(output).clone()
         hidden[0, places[replacement]] = value
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
@@ -263,7 +263,7 @@ def greedy(model, prompt, site, replacement, value, steps):
     for _ in range(steps):
 
         def swap(_, __, output):
-            hidden = hidden_of(output).clone()
+            hidden = get_hidden(output).clone()
             first = len(prompt) - 1 if replacement == "last" else 0
             hidden[0, first : None if replacement == "all" else len(prompt)] = value
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from collateral.editing.algorithms.value_optimization import TOKENS_AT_ONCE, Objective, optimize_targets
 from collateral.editing.method import UnstableEditError
-from collateral.models.hooks import capture, hidden_of
+from collateral.models.hooks import capture, get_hidden
 from collateral.models.tokenization import tokenize
 
 LAYER = 2
@@ -33,7 +33,7 @@ def plain(model, fact, templates, objective):
     def log_p(ids, where):
         def adding(number):
             def add(_, __, output):
-                shifted = hidden_of(output).clone()
+                shifted = get_hidden(output).clone()
                 shifted[0, where] = shifted[0, where] + delta[number]
                 return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
 

@@ -30,7 +30,7 @@ from collateral.pipeline.edit_chain import LinkFiles, edit_link
 from golden.test_contract import moments as moments  # a fixture
 from golden.test_contract import prepared_for, settings_of
 from tiny import FAMILIES, WORDS, tiny_network, tiny_tokenizer
-from unit.test_adapted import generation_requests
+from unit.test_adapter_lm import generation_requests
 from unit.test_chain import ROME, Project
 from virtual_gpus import VirtualGpus, let_models_load, put_on_gpus
 

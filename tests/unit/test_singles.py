@@ -5,7 +5,7 @@ import pytest
 from test_chain import ROME, Project
 
 from collateral.deltas.update import Factors
-from collateral.evaluation.weights.statistics import change_of, update_statistics
+from collateral.evaluation.weights.statistics import compute_update_statistics, subtract
 from collateral.pipeline import edit_singly as singles
 from collateral.pipeline.edit_chain import LinkFiles
 from collateral.pipeline.edit_singly import edit_singly
@@ -51,7 +51,7 @@ def used(monkeypatch):
     def watched(link_moved):
         def moved(group, link, weigh):
             for name, before in link.before.items():
-                plain = update_statistics(before, change_of(before, link.after[name]))
+                plain = compute_update_statistics(before, subtract(before, link.after[name]))
                 seen.append((singles._closed(link, name, before), plain))
             return link_moved(group, link, weigh)
 

@@ -33,7 +33,7 @@ Row = tuple[int | None, str, float]
 
 @dataclass(frozen=True)
 class Activations:
-    """What one model does on a text, position by position, in main memory.
+    """Activations of a model on a text, position by position, in main memory.
 
     Attributes:
         streams: layer → the residual stream that leaves it.
@@ -80,24 +80,24 @@ def measure_drift(
     Raises:
         CollateralError: a file is damaged, or the text is shorter than one sequence.
     """
-    layers = measured_layers(model, [read_outline(one) for one in deltas])
+    layers = find_measured_layers(model, [read_outline(delta) for delta in deltas])
     batches = list(windows(model, texts, tokens, sequence_length, _ROWS))
-    found = sum(batch.numel() for batch in batches)
-    if not found:
+    available = sum(batch.numel() for batch in batches)
+    if not available:
         raise CollateralError(
             f"the text of the drift has fewer than drift.sequence_length = {sequence_length} tokens; name a longer "
             "text in moments.text, or lower the length"
         )
-    if found < tokens:
-        log.warning("drift: the text has %d tokens of the %d wanted", found, tokens)
-    before = activations(model, batches, layers)
+    if available < tokens:
+        log.warning("drift: the text has %d tokens of the %d wanted", available, tokens)
+    before = collect_activations(model, batches, layers)
     with at_checkpoint(model, deltas, state):
-        after = activations(model, batches, layers)
-    rows = drift_rows(model, before, after)
+        after = collect_activations(model, batches, layers)
+    rows = compute_drift(model, before, after)
     write_table(pl.DataFrame(rows, schema=SCHEMA, orient="row"), path)
 
 
-def measured_layers(model: LanguageModel, chain: Sequence[Increment]) -> list[int]:
+def find_measured_layers(model: LanguageModel, chain: Sequence[Increment]) -> list[int]:
     """Return the layers that a chain's editor names or its files touch, and the last one.
 
     Raises:
@@ -105,7 +105,7 @@ def measured_layers(model: LanguageModel, chain: Sequence[Increment]) -> list[in
     """
     recipe = chain[-1].metadata["editor"]
     named = edited_layers(recipe["method"], recipe["settings"])
-    touched = {_layer_of(model, name) for one in chain for name in one.metadata["parameters"]}
+    touched = {_layer_of(model, name) for increment in chain for name in increment.metadata["parameters"]}
     return sorted({*named, *touched, model.layers - 1})
 
 
@@ -119,7 +119,7 @@ def _layer_of(model: LanguageModel, name: str) -> int:
     )
 
 
-def activations(
+def collect_activations(
     model: LanguageModel, batches: Sequence[Int[Tensor, "rows tokens"]], layers: Sequence[int]
 ) -> Activations:
     """Return what the model, as it is, does on batches of sequences, without each sequence's first position."""
@@ -142,7 +142,7 @@ def _positions(hidden: Float[Tensor, "rows tokens d"]) -> Hidden:
     return hidden[:, 1:].flatten(0, 1).cpu()
 
 
-def drift_rows(model: LanguageModel, before: Activations, after: Activations) -> list[Row]:
+def compute_drift(model: LanguageModel, before: Activations, after: Activations) -> list[Row]:
     """Return (layer, statistic, value) rows; the layer is None for the output distribution."""
     rows: list[Row] = []
     for layer, unedited in before.streams.items():
@@ -162,7 +162,7 @@ def norm_ratio(before: Hidden, after: Hidden) -> float:
 
 def cosine_drift(before: Hidden, after: Hidden) -> float:
     """Return the mean of 1 - cos(h, h'), as half the squared distance of directions: exact where they are equal."""
-    directions = [nn.functional.normalize(one, dim=1) for one in (before, after)]
+    directions = [nn.functional.normalize(hidden, dim=1) for hidden in (before, after)]
     return float((directions[0] - directions[1]).square().sum(dim=1).mean() / 2)
 
 
@@ -176,8 +176,8 @@ def cka_drift(before: Hidden, after: Hidden) -> float:
         return 0.0  # to the last bit, whatever order the products are summed in
     old, new = before - before.mean(dim=0), after - after.mean(dim=0)
     if len(old) <= old.shape[1]:
-        own, other = old @ old.T, new @ new.T
-        shared, sizes = (own * other).sum(), own.norm() * other.norm()
+        gram, new_gram = old @ old.T, new @ new.T
+        shared, sizes = (gram * new_gram).sum(), gram.norm() * new_gram.norm()
     else:
         shared, sizes = (new.T @ old).square().sum(), (old.T @ old).norm() * (new.T @ new).norm()
     return float((1 - shared / sizes).clamp_min(0.0))
@@ -207,5 +207,5 @@ def divergences(
 ) -> Float[Tensor, " positions"]:
     """Return KL(p ‖ q) = Σ p (log p - log q) of each position; a token with p = 0 adds nothing."""
     terms = log_p.exp() * (log_p - log_q)
-    found: Tensor = terms.masked_fill(log_p == -torch.inf, 0.0).sum(dim=-1)
-    return found
+    divergence: Tensor = terms.masked_fill(log_p == -torch.inf, 0.0).sum(dim=-1)
+    return divergence

@@ -1,4 +1,4 @@
-"""Did the edits take, and what else changed around them: reliability, generalization, locality, portability.
+"""Whether edits succeeded, and what changed around them: reliability, generalization, locality, portability.
 
 Each probe is scored three ways: teacher-forced (token argmax), by probability, and by greedy free generation.
 All probes of one fact form one batch of their own, so that a fact's numbers do not depend on which other facts
@@ -59,13 +59,13 @@ class _Probe:
     other: str
 
 
-def _probes(fact: Fact) -> list[_Probe]:
+def _list_probes(fact: Fact) -> list[_Probe]:
     new, true = fact.target_new, fact.target_true
-    found = [_Probe("reliability", 0, fact.text(), new, true)]
-    found += [_Probe("generalization", i, text, new, true) for i, text in enumerate(fact.paraphrases)]
-    found += [_Probe("locality", i, p.prompt, p.target, new) for i, p in enumerate(fact.neighborhood)]
-    found += [_Probe("portability", i, p.prompt, p.target, "") for i, p in enumerate(fact.portability)]
-    return found
+    probes = [_Probe("reliability", 0, fact.text(), new, true)]
+    probes += [_Probe("generalization", i, text, new, true) for i, text in enumerate(fact.paraphrases)]
+    probes += [_Probe("locality", i, p.prompt, p.target, new) for i, p in enumerate(fact.neighborhood)]
+    probes += [_Probe("portability", i, p.prompt, p.target, "") for i, p in enumerate(fact.portability)]
+    return probes
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Prompts:
         for target in targets:
             span = slice(start, start := start + len(target))
             predicted = tuple(best[span].tolist())
-            scores.append(TargetScore(float(nll[span].mean()), predicted, _share(predicted, target)))
+            scores.append(TargetScore(float(nll[span].mean()), predicted, _share_equal(predicted, target)))
         return scores
 
     def generate(self, new_tokens: int) -> list[str]:
@@ -164,7 +164,7 @@ class Prompts:
         return texts
 
 
-def _share(left: Sequence[int], right: Sequence[int]) -> float:
+def _share_equal(left: Sequence[int], right: Sequence[int]) -> float:
     return sum(a == b for a, b in zip(left, right, strict=True)) / len(right)
 
 
@@ -187,7 +187,7 @@ def measure_fact(
         new_tokens: length of the free generation; longer where an answer has more tokens.
         reference: the unedited model's rows, for agreement; None where these rows are that reference.
     """
-    probes = _probes(fact)
+    probes = _list_probes(fact)
     asked = [tokenize(model.tokenizer, probe.prompt, probe.target) for probe in probes]
     rivals = [
         tokenize(model.tokenizer, probe.prompt, probe.other) if probe.other else row
@@ -221,7 +221,7 @@ def measure_fact(
             "generated_agreement": None,
         }
         if probe.kind == "locality":
-            _agree(row, row if reference is None else _lookup(reference, row))
+            _compare_with_unedited(row, row if reference is None else _find_reference(reference, row))
         rows.append(row)
     return rows
 
@@ -230,12 +230,12 @@ def _prefers(target: float, other: float) -> bool:
     return math.isfinite(target) and target < other
 
 
-def _agree(row: dict[str, Any], unedited: Mapping[str, Any]) -> None:
-    row["token_agreement"] = _share(row["predicted"], unedited["predicted"])
+def _compare_with_unedited(row: dict[str, Any], unedited: Mapping[str, Any]) -> None:
+    row["token_agreement"] = _share_equal(row["predicted"], unedited["predicted"])
     row["generated_agreement"] = row["generated"] == unedited["generated"]
 
 
-def _lookup(reference: Reference, row: Mapping[str, Any]) -> Mapping[str, Any]:
+def _find_reference(reference: Reference, row: Mapping[str, Any]) -> Mapping[str, Any]:
     key = (row["fact_id"], row["kind"], row["probe"])
     if key not in reference:
         raise CollateralError(
@@ -264,19 +264,19 @@ def known_facts(model: LanguageModel, facts: Sequence[Fact], batch: int = 16) ->
     Facts without a true answer are not known.
     """
     asked = [fact for fact in facts if fact.target_true]
-    found: dict[str, TargetScore] = {}
+    scores_by_id: dict[str, TargetScore] = {}
     for start in tqdm(range(0, len(asked), batch), desc="known facts", unit="batch", disable=None):
         group = asked[start : start + batch]
         rows = [tokenize(model.tokenizer, fact.text(), fact.target_true) for fact in group]
         scores = Prompts(model, [row.ids[: row.prompt_length] for row in rows]).score(
             [r.target for r in rows]
         )
-        found |= {f.fact_id: s for f, s in zip(group, scores, strict=True)}
+        scores_by_id |= {f.fact_id: s for f, s in zip(group, scores, strict=True)}
     return pl.DataFrame(
         [
             (fact.fact_id, score.accuracy == 1.0 if score else False, score.nll if score else None)
             for fact in facts
-            for score in (found.get(fact.fact_id),)
+            for score in (scores_by_id.get(fact.fact_id),)
         ],
         schema={"fact_id": pl.String, "known": pl.Boolean, "nll_true": pl.Float64},
         orient="row",

@@ -59,7 +59,7 @@ def evaluate(
     lm = _language_model(model, suite["batch_size"], adapted)
     broken = watch_generations(lm)
     # It lists the machine's packages and processor by other programs, a second for each job, in every result.
-    evaluator.add_env_info = lambda found: found.update(made_with=versions(NUMERIC))
+    evaluator.add_env_info = lambda result: result.update(made_with=versions(NUMERIC))
     # No response cache: lm-eval's key lacks the model, so one checkpoint would be served another's answers.
     result = evaluator.simple_evaluate(
         model=lm,
@@ -139,7 +139,7 @@ def item_rows(result: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def answer_of(responses: Sequence[Any]) -> str | None:
-    """Return what the model answered: the number of the most probable option, or the start of a generated text.
+    """Return the model's answer: the number of the most probable option, or the start of a generated text.
 
     None where it had neither to choose nor to write.
 
@@ -149,7 +149,7 @@ def answer_of(responses: Sequence[Any]) -> str | None:
     first = responses[0] if responses else None
     if isinstance(first, str):
         return first[:ANSWER_LENGTH]
-    if len(responses) > 1 and all(isinstance(one, tuple | list) for one in responses):
+    if len(responses) > 1 and all(isinstance(response, tuple | list) for response in responses):
         return str(max(range(len(responses)), key=lambda option: responses[option][0]))
     return None
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 
-def hidden_of(output: Any) -> Tensor:
+def get_hidden(output: Any) -> Tensor:
     """Return the hidden state of a module's output: the tensor itself, or the first of a tuple."""
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
@@ -20,7 +20,7 @@ def capture(module: nn.Module) -> Iterator[dict[str, Tensor]]:
     seen: dict[str, Tensor] = {}
 
     def remember(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        seen["input"], seen["output"] = args[0], hidden_of(output)
+        seen["input"], seen["output"] = args[0], get_hidden(output)
 
     handle = module.register_forward_hook(remember)
     try:
@@ -30,7 +30,7 @@ def capture(module: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 @contextmanager
-def heard(module: nn.Module, use: Callable[[Tensor], None]) -> Iterator[None]:
+def listen_to_input(module: nn.Module, use: Callable[[Tensor], None]) -> Iterator[None]:
     """Give the module's input to a function at each call, before the module runs; nothing is kept."""
     handle = module.register_forward_pre_hook(lambda _, args: use(args[0]))
     try:
@@ -62,7 +62,7 @@ def stop_after(module: nn.Module) -> Iterator[dict[str, Tensor]]:
     seen: dict[str, Tensor] = {}
 
     def halt(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        seen["output"] = hidden_of(output)
+        seen["output"] = get_hidden(output)
         raise _StopForwardError
 
     with _stopping(module.register_forward_hook(halt)):
@@ -80,11 +80,11 @@ def _stopping(handle: RemovableHandle) -> Iterator[None]:
 
 
 @contextmanager
-def shifted_output(module: nn.Module, column: int, shift: Tensor) -> Iterator[None]:
+def shift_output(module: nn.Module, column: int, shift: Tensor) -> Iterator[None]:
     """Add `shift` (rows x d) to a module's output at one column."""
 
     def add(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        hidden = hidden_of(output).clone()
+        hidden = get_hidden(output).clone()
         hidden[:, column] = hidden[:, column] + shift.to(hidden.dtype)
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
@@ -96,7 +96,7 @@ def shifted_output(module: nn.Module, column: int, shift: Tensor) -> Iterator[No
 
 
 @contextmanager
-def replaced_forward(replacements: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+def replace_forward(replacements: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Run with other `forward` functions for some modules, and put the old ones back."""
     before: dict[nn.Module, Any] = {module: vars(module).get("forward") for module in replacements}
     try:

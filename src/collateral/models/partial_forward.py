@@ -1,4 +1,4 @@
-"""Passes over a part of the model: what an edit cannot change is computed once.
+"""Passes over a part of the model: activations that an edit cannot change are computed once.
 
 An edit at layer L, position t (the subject's last token) changes nothing below L, and, attention being causal,
 nothing before t at any layer. So the first pass keeps (1) the residual stream after L from t on, and (2) the
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from collateral.models.hooks import capture, hidden_of, replaced_forward, stop_after, stop_at
+from collateral.models.hooks import capture, get_hidden, replace_forward, stop_after, stop_at
 from collateral.models.language_model import LanguageModel
 from collateral.models.tokenization import Batch, fill_id, pad
 
@@ -34,7 +34,7 @@ def run_part(
 
     Args:
         model: the model.
-        batch: token rows; with a cache, `mask` also covers what the cache holds.
+        batch: token rows; with a cache, `mask` also covers the cached positions.
         after: the layers up to this one do not run; -1 runs all.
         hidden: the residual stream that leaves that layer.
         cache: keys and values of earlier positions, at every layer that runs and at layer 0.
@@ -51,7 +51,7 @@ def run_part(
         below[model.block(after)] = inject
     if model.network.config.model_type == "gptj":  # its blocks return a tuple
         below = {block: _as_tuple(forward) for block, forward in below.items()}
-    with replaced_forward(below):
+    with replace_forward(below):
         output = model.network.base_model(
             input_ids=batch.ids,
             attention_mask=batch.mask,
@@ -59,7 +59,7 @@ def run_part(
             past_key_values=cache,
             use_cache=cache is not None,
         )
-    return hidden_of(output.last_hidden_state)
+    return get_hidden(output.last_hidden_state)
 
 
 def _as_tuple(forward: Any) -> Any:
@@ -156,8 +156,8 @@ class ResumedRows:
             key = hooks.enter_context(capture(model.down(layer)))
             outputs = {name: hooks.enter_context(capture(module)) for name, module in watched.items()}
             entering = [
-                hooks.enter_context(capture(model.block(one))) if one >= 0 else {}
-                for one in (after, stem_after)
+                hooks.enter_context(capture(model.block(number))) if number >= 0 else {}
+                for number in (after, stem_after)
             ]
             run_part(model, whole, cache=cache)
         self.keys = key["input"][:, lead]

@@ -35,10 +35,10 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         CollateralError: missing, truncated, foreign or altered.
     """
-    with _opened(path, kind) as (handle, about):
+    with _open_file(path, kind) as (handle, about):
         tensors = {name: handle.get_tensor(name).clone() for name in sorted(handle.keys())}
     if about.pop("sha256", None) != _digest(tensors, about):
-        raise _altered(path, kind)
+        raise _altered_error(path, kind)
     return tensors, about
 
 
@@ -61,8 +61,8 @@ def read_about(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         CollateralError: missing, truncated, foreign or altered.
     """
-    with _opened(path, kind) as (_, about):
-        return _whole(about, path, kind)
+    with _open_file(path, kind) as (_, about):
+        return _check_record(about, path, kind)
 
 
 def read_part(path: Path, kind: str, name: str) -> tuple[Tensor, dict[str, Any]]:
@@ -71,23 +71,23 @@ def read_part(path: Path, kind: str, name: str) -> tuple[Tensor, dict[str, Any]]
     Raises:
         CollateralError: the file is missing, truncated, foreign or altered, or has no such part.
     """
-    with _opened(path, kind) as (handle, about):
-        record = _whole(about, path, kind)
+    with _open_file(path, kind) as (handle, about):
+        record = _check_record(about, path, kind)
         part = handle.get_tensor(name)
     if record["parts"].get(name) != _digest({name: part}, {}):
-        raise _altered(path, kind)
+        raise _altered_error(path, kind)
     return part, record
 
 
 @contextmanager
-def _opened(path: Path, kind: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield a file and the record in it; what cannot be read is an error of one line."""
     try:
         Path(path).open("rb").close()  # safetensors calls a file missing that may not be read
         with safe_open(path, framework="pt") as handle:
             about = json.loads((handle.metadata() or {}).get(_KEY, "null"))
             if not isinstance(about, dict):
-                raise _altered(path, kind)
+                raise _altered_error(path, kind)
             yield handle, about
     except (OSError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
         unreadable = CollateralError(
@@ -96,14 +96,14 @@ def _opened(path: Path, kind: str) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise shortage(error, path) or unreadable from None  # for want of memory nothing is to be deleted
 
 
-def _whole(about: dict[str, Any], path: Path, kind: str) -> dict[str, Any]:
+def _check_record(about: dict[str, Any], path: Path, kind: str) -> dict[str, Any]:
     """Return the record of a file of parts without its own hash, which must be right."""
     if about.pop("sha256", None) != _digest({}, about) or not isinstance(about.get("parts"), dict):
-        raise _altered(path, kind)
+        raise _altered_error(path, kind)
     return about
 
 
-def _altered(path: Path, kind: str) -> CollateralError:
+def _altered_error(path: Path, kind: str) -> CollateralError:
     return CollateralError(
         f"{path}: not {kind}, or its bytes were altered; delete it and run the workflow again"
     )

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from collateral.deltas.update import Factors, restore, snapshot
 from collateral.editing.session import Link, Numbered, run_link, write_records
 from collateral.evaluation.efficacy import measure_facts, write_rows
-from collateral.evaluation.weights.statistics import single_statistics
+from collateral.evaluation.weights.statistics import compute_single_statistics
 from collateral.io.parquet import write_table
 from collateral.models.language_model import load_model
 from collateral.pipeline.edit_chain import LinkFiles, begin, prepared
@@ -93,7 +93,9 @@ def _moved(group: Sequence[Numbered], link: Link, weigh: Mapping[str, Any]) -> l
     for name, before in link.before.items():
         if before.ndim == 2:
             closed = _closed(link, name, before)
-            own = single_statistics(before, link.after[name], closed, weigh["thresholds"], weigh["quantiles"])
+            own = compute_single_statistics(
+                before, link.after[name], closed, weigh["thresholds"], weigh["quantiles"]
+            )
             rows += [(position, fact.fact_id, name, *row) for row in own]
     return rows
 

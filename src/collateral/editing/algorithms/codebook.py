@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from collateral.errors import CollateralError
-from collateral.models.hooks import hidden_of
+from collateral.models.hooks import get_hidden
 from collateral.models.language_model import LanguageModel
 
 Replacement = Literal["last", "prompt", "all"]
@@ -132,7 +132,7 @@ def replaced_at(
 
 def put(output: Any, where: Bool[Tensor, "rows tokens"], values: Float[Tensor, "rows d_out"]) -> Any:
     """Return a module's output with each row's value at some of its tokens; the other tokens keep their bits."""
-    hidden = hidden_of(output)
+    hidden = get_hidden(output)
     made = torch.where(where[:, :, None], values[:, None].to(hidden.dtype), hidden)
     return (made, *output[1:]) if isinstance(output, tuple) else made
 
@@ -160,7 +160,7 @@ def consulted(
 
     def answer(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         nonlocal hit, values
-        rows, tokens = hidden_of(output).shape[:2]
+        rows, tokens = get_hidden(output).shape[:2]
         if not continues:
             end = _ends(mask, rows, tokens, book.keys.device)
             entering = args[0].to(end.device)  # which may come from the card before

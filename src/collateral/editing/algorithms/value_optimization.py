@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from collateral.data.facts import PLACEHOLDER, Fact
 from collateral.editing.method import UnstableEditError
-from collateral.models.hooks import shifted_output
+from collateral.models.hooks import shift_output
 from collateral.models.language_model import LanguageModel
 from collateral.models.partial_forward import ResumedRows, Stem, log_probabilities
 from collateral.models.tokenization import Row, tokenize
@@ -318,7 +318,7 @@ class _Search:
             return self._rows.final(shifted)
         with ExitStack() as hooks:
             for number, module in enumerate(self._modules.values()):
-                hooks.enter_context(shifted_output(module, 0, shifts[:, number]))
+                hooks.enter_context(shift_output(module, 0, shifts[:, number]))
             return self._rows.final(self._rows.hidden)
 
     @staticmethod

@@ -15,7 +15,7 @@ from collateral.editing.algorithms.integrated_gradients import LastToken, integr
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared, UnstableEditError
 from collateral.editing.ranges import Above, AtLeast, Below
-from collateral.models.hooks import hidden_of
+from collateral.models.hooks import get_hidden
 from collateral.models.language_model import LanguageModel
 from collateral.models.partial_forward import log_probabilities
 from collateral.models.tokenization import tokenize
@@ -161,7 +161,7 @@ def greedy(model: LanguageModel, ids: Sequence[int], count: int) -> tuple[int, .
     zero = torch.zeros(1, dtype=torch.long, device=model.device)
     for _ in range(count):
         with torch.no_grad():
-            final = hidden_of(model.network.base_model(input_ids=text).last_hidden_state)
+            final = get_hidden(model.network.base_model(input_ids=text).last_hidden_state)
         best = log_probabilities(model, final[:, -1:], zero, zero).argmax(dim=1)
         text = torch.cat([text, best[:, None]], dim=1)
     return tuple(text[0, len(ids) :].tolist())

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from collateral.editing.prepare.cholesky import Triangle, add_upper, factorised, mirror
 from collateral.editing.state import copy_tensor
 from collateral.errors import CollateralError
-from collateral.models.hooks import heard, stop_at
+from collateral.models.hooks import listen_to_input, stop_at
 from collateral.models.language_model import LanguageModel
 from collateral.models.tensor_file import read_about, read_part, write_parts
 
@@ -190,7 +190,7 @@ def measure_moments(
     seen = 0
     with ExitStack() as hooks:
         for layer, total in sums.items():
-            hooks.enter_context(heard(model.down(layer), partial(add_upper, total)))
+            hooks.enter_context(listen_to_input(model.down(layer), partial(add_upper, total)))
         progress = hooks.enter_context(tqdm(total=budget, desc=_KIND, unit=" tokens", disable=None))
         for rows in windows(model, texts, budget, window, batch):
             with torch.no_grad(), stop_at(model.down(max(sums))):

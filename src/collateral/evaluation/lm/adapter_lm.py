@@ -24,35 +24,37 @@ class AdaptedLM(HFLM):  # type: ignore[misc]
         super().__init__(
             pretrained=model.network, tokenizer=model.tokenizer, batch_size=batch_size, dtype=None
         )
-        self._own = model
+        self._language_model = model
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         """Return (log-likelihood of the continuation in nats, whether greedy decoding gives it) per request."""
-        order = sorted(range(len(requests)), key=lambda i: _longest_first(requests[i]))
+        order = sorted(range(len(requests)), key=lambda i: _rank_by_length(requests[i]))
         size = override_bs or self.batch_size
-        found: dict[int, tuple[float, bool]] = {}
+        scores: dict[int, tuple[float, bool]] = {}
         with tqdm(total=len(requests), desc="Running loglikelihood requests", disable=disable_tqdm) as bar:
             for start in range(0, len(order), size):
                 batch = order[start : start + size]
                 continuations = [requests[i][2] for i in batch]
-                contexts = [_kept(requests[i], self.max_length) for i in batch]
-                for i, score in zip(batch, Prompts(self._own, contexts).score(continuations), strict=True):
+                contexts = [_truncate_context(requests[i], self.max_length) for i in batch]
+                for i, score in zip(
+                    batch, Prompts(self._language_model, contexts).score(continuations), strict=True
+                ):
                     continuation = requests[i][2]
-                    found[i] = (-score.nll * len(continuation), list(score.predicted) == continuation)
+                    scores[i] = (-score.nll * len(continuation), list(score.predicted) == continuation)
                     if requests[i][0] is not None:  # those without a key are parts of a rolling request
-                        self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
+                        self.cache_hook.add_partial("loglikelihood", requests[i][0], scores[i])
                 bar.update(len(batch))
-        return [found[i] for i in range(len(requests))]
+        return [scores[i] for i in range(len(requests))]
 
 
-def _longest_first(request: Request) -> Any:
+def _rank_by_length(request: Request) -> Any:
     tokens = request[1] + request[2]
     return -len(tokens), tuple(tokens)
 
 
-def _kept(request: Request, most: int) -> list[int]:
-    """Return the context without what the model's length leaves no room for: the last token is only predicted."""
+def _truncate_context(request: Request, limit: int) -> list[int]:
+    """Return the end of the context that the model has room for; the last token is only predicted."""
     _, context, continuation = request
-    return context[-(most + 1 - len(continuation)) :]
+    return context[-(limit + 1 - len(continuation)) :]

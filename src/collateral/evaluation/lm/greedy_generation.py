@@ -1,4 +1,4 @@
-"""Greedy generation in batches: what a batch's contexts begin with runs once, and a row that has ended leaves."""
+"""Greedy generation in batches: a shared beginning of the contexts runs once, and a row that has ended leaves."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

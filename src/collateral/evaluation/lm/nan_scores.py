@@ -1,4 +1,4 @@
-"""Items that a model gave no number to: found one by one, and never averaged as if they were wrong answers.
+"""Items whose scores are not numbers: identified one by one, and never averaged as wrong answers.
 
 Among log-likelihoods that are not numbers, lm-eval takes the first option for the model's answer, and a generation
 from such logits is text like any other; both become a 0 or a 1. Here their scores are NaN, and so is every mean over
@@ -52,13 +52,13 @@ def mark_broken(result: Mapping[str, Any], prompts: Iterable[str] = ()) -> None:
         result: lm-eval's, samples included; changed in place. A broken sample has the key `broken`.
         prompts: whose generations are broken.
     """
-    told, broken_tasks = set(prompts), set()
+    broken_prompts, broken_tasks = set(prompts), set()
     for task, samples in result["samples"].items():
-        broken = {sample["doc_id"] for sample in samples if is_broken(sample, told)}
+        broken = {sample["doc_id"] for sample in samples if is_broken(sample, broken_prompts)}
         for sample in samples:
             if sample["doc_id"] in broken:
                 sample["broken"] = True
-                sample.update({metric: _none(sample[metric]) for metric in sample["metrics"]})
+                sample.update({metric: _remove_number(sample[metric]) for metric in sample["metrics"]})
         if broken:
             broken_tasks.add(task)
             text = "%s: on %d of %d items the model's output is not a number: the task has no score"
@@ -66,20 +66,20 @@ def mark_broken(result: Mapping[str, Any], prompts: Iterable[str] = ()) -> None:
     groups = result.get("group_subtasks", {})
     for section in ("results", "groups"):
         for name, numbers in result.get(section, {}).items():
-            if broken_tasks & {name, *_below(name, groups)}:
+            if broken_tasks & {name, *_find_subtasks(name, groups)}:
                 numbers.update({key: NAN for key, value in numbers.items() if _is_score(key, value)})
 
 
 def is_broken(sample: Mapping[str, Any], prompts: set[str]) -> bool:
     """Return whether a model gave an item no number, or none to choose by: NaN, or every option impossible."""
-    scored = [one for answers in sample["resps"] for one in answers if not isinstance(one, str)]
-    numbers = [float(one[0] if isinstance(one, tuple | list) else one) for one in scored]
-    if any(map(math.isnan, numbers)) or (len(numbers) > 1 and all(one == -math.inf for one in numbers)):
+    scored = [answer for answers in sample["resps"] for answer in answers if not isinstance(answer, str)]
+    numbers = [float(score[0] if isinstance(score, tuple | list) else score) for score in scored]
+    if any(map(math.isnan, numbers)) or (len(numbers) > 1 and all(number == -math.inf for number in numbers)):
         return True
     return any(asked and asked[0] in prompts for asked in sample["arguments"])
 
 
-def _none(value: Any) -> Any:
+def _remove_number(value: Any) -> Any:
     """Return a metric's value without its number: a pair keeps its weight, and what is more belongs to all items."""
     if isinstance(value, tuple | list):
         return (NAN, value[1]) if len(value) == 2 else value
@@ -90,6 +90,6 @@ def _is_score(key: str, value: Any) -> bool:
     return "," in key and isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _below(name: str, groups: Mapping[str, Sequence[str]]) -> set[str]:
+def _find_subtasks(name: str, groups: Mapping[str, Sequence[str]]) -> set[str]:
     """Return all tasks below a group."""
-    return {one for member in groups.get(name, ()) for one in (member, *_below(member, groups))}
+    return {task for member in groups.get(name, ()) for task in (member, *_find_subtasks(member, groups))}

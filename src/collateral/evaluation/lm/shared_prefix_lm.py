@@ -1,4 +1,4 @@
-"""lm-eval's view of the edited model: what texts share is computed once, and rows leave the batch when they are done.
+"""lm-eval's view of the edited model: shared beginnings are computed once, and rows leave the batch when they end.
 
 lm-eval's own HFLM runs context and option as one row each, so that the context of a question with four options runs
 four times, and projects every position on the vocabulary. Here texts that begin alike are one row, and only positions

@@ -27,7 +27,7 @@ def spectral_norm(change: Matrix | Factors) -> float:
     rank x rank.
     """
     if isinstance(change, Factors):
-        left, right = (_triangle(part.double().cpu().numpy()) for part in (change.left, change.right))
+        left, right = (_factor_qr(part.double().cpu().numpy()) for part in (change.left, change.right))
         return float(np.linalg.norm(left @ right.T, ord=2))
     if not np.isfinite(change).all():
         return float("nan")
@@ -35,7 +35,7 @@ def spectral_norm(change: Matrix | Factors) -> float:
         return 0.0
     if min(change.shape) < _SMALL:
         return float(np.linalg.norm(change, ord=2))
-    start = _start(min(change.shape))
+    start = _draw_start(min(change.shape))
     return float(svds(change, k=1, v0=start, return_singular_vectors=False, tol=_TOLERANCE)[0])
 
 
@@ -62,12 +62,12 @@ def singular_range(matrix: Matrix) -> tuple[float, float]:
     if len(gram) >= _SMALL:
         try:
             factor = cholesky(gram, check_finite=False)
-            largest, smallest = math.sqrt(_largest(gram)), _smallest(factor)
+            largest, smallest = math.sqrt(_find_largest(gram)), _find_smallest(factor)
         except LinAlgError:  # singular, as far as rounding lets see
             largest, smallest = 0.0, 0.0
         if smallest * _CONDITION > largest:
             return largest, smallest
-    return _triangular_range(_triangle(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T))
+    return _triangular_range(_factor_qr(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T))
 
 
 def _triangular_range(factor: Matrix) -> tuple[float, float]:
@@ -75,26 +75,26 @@ def _triangular_range(factor: Matrix) -> tuple[float, float]:
     if len(factor) < _SMALL:
         values = np.linalg.svd(factor, compute_uv=False)
         return float(values[0]), float(values[-1])
-    return spectral_norm(factor), _smallest(factor) if factor.diagonal().all() else 0.0
+    return spectral_norm(factor), _find_smallest(factor) if factor.diagonal().all() else 0.0
 
 
-def _largest(gram: Matrix) -> float:
+def _find_largest(gram: Matrix) -> float:
     """Return the largest eigenvalue."""
-    start = _start(len(gram))
+    start = _draw_start(len(gram))
     return float(eigsh(gram, k=1, v0=start, return_eigenvectors=False, tol=_TOLERANCE)[0])
 
 
-def _smallest(factor: Matrix) -> float:
+def _find_smallest(factor: Matrix) -> float:
     """Return the smallest singular value of an upper triangular matrix R, from the largest of (RᵀR)⁻¹."""
 
     def inverse(vector: Matrix) -> Matrix:
         solved = solve_triangular(factor, vector.ravel(), trans="T", check_finite=False)
-        found: Matrix = solve_triangular(factor, solved, check_finite=False)
-        return found
+        result: Matrix = solve_triangular(factor, solved, check_finite=False)
+        return result
 
     size = len(factor)
     operator = LinearOperator((size, size), matvec=inverse, dtype=np.float64)
-    top = eigsh(operator, k=1, v0=_start(size), return_eigenvectors=False, tol=_TOLERANCE)
+    top = eigsh(operator, k=1, v0=_draw_start(size), return_eigenvectors=False, tol=_TOLERANCE)
     return 1 / math.sqrt(top[0])
 
 
@@ -134,10 +134,10 @@ def _inner(first: Matrix | Factors, second: Matrix | Factors) -> float:
     return float(np.vdot(left.T @ other, right.T @ across))
 
 
-def _triangle(matrix: Matrix) -> Matrix:
+def _factor_qr(matrix: Matrix) -> Matrix:
     """Return R of a QR decomposition."""
     return np.asarray(np.linalg.qr(matrix, mode="r"))
 
 
-def _start(size: int) -> Matrix:
+def _draw_start(size: int) -> Matrix:
     return np.random.default_rng(0).standard_normal(size)

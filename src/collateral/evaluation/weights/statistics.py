@@ -1,4 +1,4 @@
-"""What an edited matrix looks like beside the unedited one: the weight statistics of the papers."""
+"""Weight statistics of the papers: an edited matrix compared with the unedited one."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ HEATMAP_SCHEMA = {
 Row = tuple[str, float | None, float]
 
 
-def statistics(
+def compute_statistics(
     before: Float[Tensor, "d_out d_in"],
     after: Float[Tensor, "d_out d_in"],
     thresholds: Sequence[float],
@@ -47,7 +47,7 @@ def statistics(
 ) -> list[Row]:
     """Return (statistic, threshold, value) rows for one matrix, with ΔW = after - before.
 
-    Those of `change_statistics` and `update_statistics`, of each of W_0 (before), W (after) and ΔW (delta)
+    Those of `compute_change_statistics` and `compute_update_statistics`; of each of W_0 (before), W (after) and ΔW
 
     mean_abs_*           mean |W|: what the D4S paper calls the L1 norm
     l1_*, fro_*, spectral_*   entrywise 1-norm, Frobenius norm, largest singular value
@@ -63,23 +63,27 @@ def statistics(
         thresholds: of delta_share.
         quantiles: of delta_quantile, in [0, 1].
     """
-    return _statistics(sweep(before, after, thresholds, quantiles), before, after, thresholds, quantiles)
+    return _list_rows(sweep(before, after, thresholds, quantiles), before, after, thresholds, quantiles)
 
 
-def _statistics(
+def _list_rows(
     swept: Sweep, before: Tensor, after: Tensor, thresholds: Sequence[float], quantiles: Sequence[float]
 ) -> list[Row]:
-    rows = _moved(swept, thresholds, quantiles)
+    rows = _list_change_rows(swept, thresholds, quantiles)
     for place, (name, matrix) in enumerate((("before", before), ("after", after))):
         fro = math.sqrt(swept.squares[place])
-        largest, smallest = singular_range(_array(matrix))
-        rows += [*_sums(name, swept, place), (f"fro_{name}", None, fro), (f"spectral_{name}", None, largest)]
+        largest, smallest = singular_range(_copy_array(matrix))
+        rows += [
+            *_list_sum_rows(name, swept, place),
+            (f"fro_{name}", None, fro),
+            (f"spectral_{name}", None, largest),
+        ]
         rows.append((f"condition_{name}", None, condition_number(largest, smallest, tuple(matrix.shape))))
-    rows += [("stable_rank_after", None, stable_rank(fro, largest)), *_sums("delta", swept, 2)]
-    return rows + _shape(math.sqrt(swept.squares[0]), change_of(before, after))
+    rows += [("stable_rank_after", None, stable_rank(fro, largest)), *_list_sum_rows("delta", swept, 2)]
+    return rows + _list_update_rows(math.sqrt(swept.squares[0]), subtract(before, after))
 
 
-def change_statistics(
+def compute_change_statistics(
     before: Float[Tensor, "d_out d_in"],
     after: Float[Tensor, "d_out d_in"],
     thresholds: Sequence[float],
@@ -104,17 +108,17 @@ def change_statistics(
         thresholds: of delta_share.
         quantiles: of delta_quantile, in [0, 1].
     """
-    return _moved(sweep(before, after, thresholds, quantiles), thresholds, quantiles)
+    return _list_change_rows(sweep(before, after, thresholds, quantiles), thresholds, quantiles)
 
 
-def single_statistics(
+def compute_single_statistics(
     before: Float[Tensor, "d_out d_in"],
     after: Float[Tensor, "d_out d_in"],
     update: Factors | None,
     thresholds: Sequence[float],
     quantiles: Sequence[float],
 ) -> list[Row]:
-    """Return the rows of `change_statistics` and of `update_statistics` of one edit, from one pass over W_0 and W.
+    """Return the change and update statistics of one edit, from one pass over W_0 and W.
 
     Args:
         before: W_0.
@@ -124,22 +128,25 @@ def single_statistics(
         quantiles: of delta_quantile, in [0, 1].
     """
     swept = sweep(before, after, thresholds, quantiles)
-    change = change_of(before, after) if update is None else update
-    return [*_moved(swept, thresholds, quantiles), *_shape(math.sqrt(swept.squares[0]), change)]
+    change = subtract(before, after) if update is None else update
+    return [
+        *_list_change_rows(swept, thresholds, quantiles),
+        *_list_update_rows(math.sqrt(swept.squares[0]), change),
+    ]
 
 
-def update_statistics(before: Float[Tensor, "d_out d_in"], update: Matrix | Factors) -> list[Row]:
+def compute_update_statistics(before: Float[Tensor, "d_out d_in"], update: Matrix | Factors) -> list[Row]:
     """Return the rows of the size and shape of ΔW; of a factored one in closed form, without its product.
 
     fro_delta, spectral_delta    Frobenius norm and largest singular value of ΔW
     stable_rank_delta            ‖ΔW‖_F² / ‖ΔW‖₂²: 1 for a single rank-one edit; 0 where nothing changed
     relative_fro                 ‖ΔW‖_F / ‖W_0‖_F; no row where W_0 = 0
     """
-    return _shape(norm(before), update)
+    return _list_update_rows(norm(before), update)
 
 
-def _shape(whole: float, update: Matrix | Factors) -> list[Row]:
-    """Return the rows of `update_statistics`, given ‖W_0‖_F."""
+def _list_update_rows(whole: float, update: Matrix | Factors) -> list[Row]:
+    """Return the rows of `compute_update_statistics`, given ‖W_0‖_F."""
     fro, spectral = frobenius(update), spectral_norm(update)
     rows: list[Row] = [
         ("fro_delta", None, fro),
@@ -149,7 +156,7 @@ def _shape(whole: float, update: Matrix | Factors) -> list[Row]:
     return [*rows, ("relative_fro", None, fro / whole)] if whole else rows
 
 
-def successive_cosine(states: Sequence[Float[Tensor, "d_out d_in"]]) -> list[Row]:
+def compute_successive_cosine(states: Sequence[Float[Tensor, "d_out d_in"]]) -> list[Row]:
     """Return the row of the cosine between a checkpoint's increment and the one before.
 
     cosine_previous      <ΔW_n, ΔW_{n-1}> / (‖ΔW_n‖_F ‖ΔW_{n-1}‖_F), ΔW_n = W_n - W_{n-1}; no row where one is zero
@@ -160,30 +167,30 @@ def successive_cosine(states: Sequence[Float[Tensor, "d_out d_in"]]) -> list[Row
     if len(states) < 3:
         return []
     earlier, previous, last = states[-3:]
-    angle = cosine(change_of(previous, last), change_of(earlier, previous))
+    angle = cosine(subtract(previous, last), subtract(earlier, previous))
     return [] if angle is None else [("cosine_previous", None, angle)]
 
 
-def _array(matrix: Float[Tensor, "d_out d_in"]) -> Matrix:
+def _copy_array(matrix: Float[Tensor, "d_out d_in"]) -> Matrix:
     """Return a copy in float64 that may be overwritten."""
     values: Matrix = matrix.detach().to("cpu", torch.float64, copy=True).numpy()
     return values
 
 
-def change_of(before: Tensor, after: Tensor) -> Matrix:
+def subtract(before: Tensor, after: Tensor) -> Matrix:
     """Return ΔW = after - before in float64."""
-    change = _array(after)
-    change -= _array(before)
+    change = _copy_array(after)
+    change -= _copy_array(before)
     return change
 
 
-def _sums(name: str, swept: Sweep, place: int) -> list[Row]:
+def _list_sum_rows(name: str, swept: Sweep, place: int) -> list[Row]:
     total = swept.absolute[place]
     return [(f"mean_abs_{name}", None, total / swept.size), (f"l1_{name}", None, total)]
 
 
-def _moved(swept: Sweep, thresholds: Sequence[float], quantiles: Sequence[float]) -> list[Row]:
-    """Return the rows of `change_statistics`."""
+def _list_change_rows(swept: Sweep, thresholds: Sequence[float], quantiles: Sequence[float]) -> list[Row]:
+    """Return the rows of `compute_change_statistics`."""
     usable = swept.size - swept.zeros
     rows: list[Row] = [("manhattan", None, swept.absolute[2])]
     for threshold, above in zip(thresholds, swept.above, strict=True):
@@ -195,19 +202,19 @@ def _moved(swept: Sweep, thresholds: Sequence[float], quantiles: Sequence[float]
     return rows
 
 
-def heatmap(
+def compute_heatmap(
     before: Float[Tensor, "d_out d_in"], after: Float[Tensor, "d_out d_in"], blocks: int
 ) -> list[tuple[int, int, float]]:
     """Return (block_row, block_col, mean |ΔW|) over a grid of at most `blocks x blocks` blocks (RECT Figure 5)."""
-    return _tiles(sweep(before, after, blocks=blocks))
+    return _list_tiles(sweep(before, after, blocks=blocks))
 
 
-def _tiles(swept: Sweep) -> list[tuple[int, int, float]]:
+def _list_tiles(swept: Sweep) -> list[tuple[int, int, float]]:
     height, width = swept.tiles.shape
     return [(i, j, float(swept.tiles[i, j])) for i in range(height) for j in range(width)]
 
 
-def unchanged_rows(thresholds: Sequence[float]) -> list[Row]:
+def list_unchanged_rows(thresholds: Sequence[float]) -> list[Row]:
     """Return the rows of an editor that touches no matrix: the distances are zero by definition."""
     names = ("manhattan", "nonzero_share", "fro_delta", "spectral_delta", "relative_fro")
     rows: list[Row] = [(name, None, 0.0) for name in names]
@@ -221,8 +228,8 @@ def write_weights(
     heatmap_path: Path,
 ) -> None:
     """Write the statistics and the heat map of all edited matrices, one tidy row a number."""
-    tidy = [(name, *row) for name, own in rows.items() for row in own]
-    tiles = [(name, *row) for name, own in blocks.items() for row in own]
+    tidy = [(name, *row) for name, statistics in rows.items() for row in statistics]
+    tiles = [(name, *tile) for name, heatmap in blocks.items() for tile in heatmap]
     write_table(pl.DataFrame(tidy, schema=SCHEMA, orient="row"), path)
     write_table(pl.DataFrame(tiles, schema=HEATMAP_SCHEMA, orient="row"), heatmap_path)
 
@@ -245,41 +252,41 @@ def weigh_checkpoint(
         settings: `thresholds`, `quantiles`, `heatmap_blocks`.
         weights: written: the statistics.
         heatmaps: written: mean |ΔW| by block.
-        state: what an adapter has learnt; None for an editor that changes weights.
+        state: an adapter's; None for an editor that changes weights.
     """
     files, identity = verified_manifest(model_folder)
     outlines = read_chain(deltas, identity, outlines=True)
     dtype = DTYPES[outlines[-1].metadata["dtype"]]
     rows: dict[str, list[Row]] = {}
     blocks: dict[str, list[tuple[int, int, float]]] = {}
-    for name in sorted({name for one in outlines for name in one.metadata["parameters"]}):
-        found = _weighed(stored_tensor(model_folder, files, name).to(dtype), name, outlines, settings)
-        if found is not None:
-            rows[name], blocks[name] = found
+    for name in sorted({name for outline in outlines for name in outline.metadata["parameters"]}):
+        measured = _weigh_matrix(stored_tensor(model_folder, files, name).to(dtype), name, outlines, settings)
+        if measured is not None:
+            rows[name], blocks[name] = measured
     if not rows:
-        unchanged = unchanged_rows(settings["thresholds"])
+        unchanged = list_unchanged_rows(settings["thresholds"])
         rows = _adapter_rows(outlines[-1], state, unchanged) if state else {"none": unchanged}
     write_weights(rows, blocks, weights, heatmaps)
 
 
-def _weighed(
+def _weigh_matrix(
     base: Tensor, name: str, outlines: Sequence[Increment], settings: Mapping[str, Any]
 ) -> tuple[list[Row], list[tuple[int, int, float]]] | None:
     """Return the statistics and the heat map of one matrix; a bias is rebuilt and verified, and is no matrix."""
-    states = _last(replay(base, name, outlines), base)
+    states = _take_last(replay(base, name, outlines), base)
     if base.ndim != 2:
         return None
     thresholds, quantiles = settings["thresholds"], settings["quantiles"]
     swept = sweep(base, states[-1], thresholds, quantiles, settings["heatmap_blocks"])
-    rows = _statistics(swept, base, states[-1], thresholds, quantiles)
-    return rows + successive_cosine(states), _tiles(swept)
+    rows = _list_rows(swept, base, states[-1], thresholds, quantiles)
+    return rows + compute_successive_cosine(states), _list_tiles(swept)
 
 
-def _last(states: Iterable[Tensor], base: Tensor) -> list[Tensor]:
+def _take_last(states: Iterable[Tensor], base: Tensor) -> list[Tensor]:
     """Return the last three states of a parameter, W_0 before the first; no more are held at once."""
     last = [base]
-    for one in states:
-        last = [*last[-2:], one]
+    for matrix in states:
+        last = [*last[-2:], matrix]
     return last
 
 
