@@ -59,6 +59,7 @@ def test_a_job_that_succeeds_at_its_second_attempt_has_not_failed(run):
     run.fail(1)
     assert run.failed() == [["1.out"]]
     run.start(1)
+    assert run.failed() == []
     run.log(LogEvent.JOB_FINISHED, job_id=1)
     assert run.failed() == []
 

@@ -57,18 +57,18 @@ class JobEvents(logging.Handler):
                 str(log[0]) if log else "",
             )
             self._groups.pop(about["jobid"], None)
+            self._failed.pop(about["jobid"], None)  # it is tried again
         elif event == LogEvent.GROUP_ERROR:
             self._groups |= {info["jobid"]: about["groupid"] for info in about["job_error_info"]}
         elif event == LogEvent.JOB_ERROR:
             self._failed[about["jobid"]] = None
         elif event == LogEvent.JOB_FINISHED:
-            self._failed.pop(about["job_id"], None)
             job = self._started.get(about["job_id"])
             if job is not None:
                 self._finish(job.outputs)
 
     def find_failed(self) -> Iterator[StartedJob]:
-        """Yield the jobs that failed and did not succeed later; of a group, those at work when it failed.
+        """Yield the jobs that failed and were not tried again; of a group, those at work when it failed.
 
         Where the logs of a group do not say which were at work, all of its jobs count.
         """
