@@ -5,9 +5,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from collateral.analysis.statistics import comparisons, predictors, retention, tradeoffs
-from collateral.analysis.statistics import edit_horizon as horizons
-from collateral.analysis.statistics import normalized as normalised
 from collateral.analysis.statistics.derive import derive_tables
 from collateral.analysis.statistics.inference import Terms
 from collateral.analysis.tables.collapse import COLLAPSE_SCHEMA
@@ -55,22 +52,6 @@ def test_a_table_of_results_has_the_key_and_the_columns_of_its_files(name, writt
 
 def test_the_table_of_collapses_is_described_as_it_is_made():
     assert pl.Schema(TABLES["collapses"].schema) == pl.Schema(COLLAPSE_SCHEMA)
-
-
-@pytest.mark.parametrize(
-    ("name", "written"),
-    [
-        ("comparisons", comparisons.SCHEMA),
-        ("normalised", normalised.SCHEMA),
-        ("horizons", horizons.SCHEMA),
-        ("retention", retention.SCHEMA),
-        ("tradeoffs", tradeoffs.SCHEMA),
-        ("areas", tradeoffs.AREA_SCHEMA),
-        ("predictors", predictors.SCHEMA),
-    ],
-)
-def test_an_inferred_table_is_described_as_it_is_made(name, written):
-    assert pl.Schema(INFERRED[name].schema) == pl.Schema(written)
 
 
 def test_of_no_results_nothing_is_inferred_but_all_tables_are_there(tmp_path):

@@ -18,39 +18,9 @@ from collateral.analysis.statistics.inference import (
 )
 from collateral.analysis.statistics.normalized import is_measurable
 from collateral.analysis.statistics.pairing import BITS, CELL, JOINT, PairedMetric, iterate_cells
+from collateral.analysis.tables.schema import TABLES
 
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "model": pl.String,
-    "dataset": pl.String,
-    "editor": pl.String,
-    "edits": pl.Int32,
-    "suite": pl.String,
-    "ability": pl.String,
-    "task": pl.String,
-    "metric": pl.String,
-    "higher_is_better": pl.Boolean,
-    "n": pl.Int32,
-    "seeds": pl.Int32,
-    "unedited": pl.Float64,
-    "edited": pl.Float64,
-    "scale": pl.String,
-    "estimate": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "interval": pl.String,
-    "p": pl.Float64,
-    "test": pl.String,
-    "p_holm": pl.Float64,
-    "margin": pl.Float64,
-    "p_no_harm": pl.Float64,
-    "p_no_harm_holm": pl.Float64,
-    "equivalent": pl.Boolean,
-    "mde": pl.Float64,
-    "worse": pl.Int32,
-    "better": pl.Int32,
-    "chance": pl.Float64,
-    "verdict": pl.String,
-}
+SCHEMA = TABLES["comparisons"].schema
 _OUTSIDE = (AT_CHANCE, COLLAPSED, NOT_EVALUATED)  # the family: what these cells hold decides nothing
 
 

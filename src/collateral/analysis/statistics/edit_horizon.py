@@ -9,26 +9,11 @@ import polars as pl
 from collateral.analysis.statistics.inference import Terms
 from collateral.analysis.statistics.normalized import compute_share_left, is_measurable
 from collateral.analysis.statistics.pairing import BITS, JOINT, PERPLEXITY, PairedMetric
+from collateral.analysis.tables.schema import TABLES
 
 Numbers = npt.NDArray[np.float64]
 
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "model": pl.String,
-    "dataset": pl.String,
-    "editor": pl.String,
-    "suite": pl.String,
-    "ability": pl.String,
-    "task": pl.String,
-    "metric": pl.String,
-    "loss": pl.Float64,
-    "horizon": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "reached": pl.Boolean,
-    "last_edits": pl.Int32,
-    "n": pl.Int32,
-    "seeds": pl.Int32,
-}
+SCHEMA = TABLES["horizons"].schema
 Rows = dict[int, dict[int, int]]  # number of edits → seed → row of the metric's checkpoints
 
 

@@ -8,22 +8,12 @@ import numpy.typing as npt
 import polars as pl
 
 from collateral.analysis.statistics.pairing import BITS, PairedMetric
-from collateral.analysis.tables.collect import KEY, is_above_chance
+from collateral.analysis.tables.collect import is_above_chance
+from collateral.analysis.tables.schema import TABLES
 
 Numbers = npt.NDArray[np.float64]
 
-SCHEMA: dict[str, type[pl.DataType] | pl.DataType] = {
-    **KEY,
-    "suite": pl.String,
-    "ability": pl.String,
-    "task": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
-    "unedited": pl.Float64,
-    "chance": pl.Float64,
-    "normalised": pl.Float64,
-    "measurable": pl.Boolean,
-}
+SCHEMA = TABLES["normalised"].schema
 
 
 def is_measurable(about: Mapping[str, Any], logarithmic: bool) -> bool:

@@ -10,22 +10,11 @@ import polars as pl
 from collateral.analysis.statistics.inference import Terms
 from collateral.analysis.statistics.tradeoffs import average_abilities, select_common_tasks
 from collateral.analysis.tables.collect import KEY
+from collateral.analysis.tables.schema import TABLES
 
 Numbers = npt.NDArray[np.float64]
 
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "model": pl.String,
-    "dataset": pl.String,
-    "statistic": pl.String,
-    "source": pl.String,
-    "harm": pl.String,
-    "rho": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "p": pl.Float64,
-    "points": pl.Int32,
-    "chains": pl.Int32,
-}
+SCHEMA = TABLES["predictors"].schema
 MEAN = "mean"
 NO_MATRIX = "none"  # `parameter` of an editor that changed no weight
 _CHAIN = ("model", "dataset", "seed", "editor")

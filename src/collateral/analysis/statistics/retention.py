@@ -3,20 +3,9 @@
 import polars as pl
 
 from collateral.analysis.tables.collect import KEY, UNEDITED
+from collateral.analysis.tables.schema import TABLES
 
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "model": pl.String,
-    "dataset": pl.String,
-    "editor": pl.String,
-    "edits": pl.Int32,
-    "age_low": pl.Int32,
-    "age_high": pl.Int32,
-    "how": pl.String,
-    "value": pl.Float64,
-    "stderr": pl.Float64,
-    "n": pl.Int32,
-    "seeds": pl.Int32,
-}
+SCHEMA = TABLES["retention"].schema
 HOWS = {"teacher-forced": "token_accuracy", "generation": "generated_match"}
 PROBE = ("model", "dataset", "seed", "editor", "fact_id", "probe")
 _STARTS = [0, 1, *(step * 10**power for power in range(5) for step in (5, 10, 20))]

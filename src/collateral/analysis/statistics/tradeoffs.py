@@ -8,28 +8,12 @@ import polars as pl
 
 from collateral.analysis.statistics.retention import HOWS, PROBE, select_first_scores, select_reliability
 from collateral.analysis.tables.collect import KEY
+from collateral.analysis.tables.schema import TABLES
 
 Numbers = npt.NDArray[np.float64]
 
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "model": pl.String,
-    "dataset": pl.String,
-    "editor": pl.String,
-    "edits": pl.Int32,
-    "ability": pl.Float64,
-    "efficacy_kind": pl.String,
-    "efficacy": pl.Float64,
-    "on_front": pl.Boolean,
-}
-AREA_SCHEMA: dict[str, type[pl.DataType]] = {
-    "model": pl.String,
-    "dataset": pl.String,
-    "editor": pl.String,
-    "efficacy_kind": pl.String,
-    "ability_area": pl.Float64,
-    "efficacy_area": pl.Float64,
-    "last_edits": pl.Int32,
-}
+SCHEMA = TABLES["tradeoffs"].schema
+AREA_SCHEMA = TABLES["areas"].schema
 RETENTION = "retention"
 _TASK = ("suite", "task", "metric")
 _STUDY = ("model", "dataset")
