@@ -47,7 +47,7 @@ def compute_statistics(
 ) -> list[Row]:
     """Return (statistic, threshold, value) rows for one matrix, with ΔW = after - before.
 
-    Those of `compute_change_statistics` and `compute_update_statistics`; of each of W_0 (before), W (after) and ΔW
+    Those of `compute_change_statistics` and `compute_update_statistics`; of W_0 (before), W (after) and ΔW (delta)
 
     mean_abs_*           mean |W|: what the D4S paper calls the L1 norm
     l1_*, fro_*, spectral_*   entrywise 1-norm, Frobenius norm, largest singular value
