@@ -86,10 +86,10 @@ def test_a_download_of_a_large_model_has_time_for_a_slow_network():
     assert 81 < need(Job("download_model", "", "gpt-j-6b"), study_on("cuda")).minutes < 240
 
 
-def test_a_model_of_unknown_shape_asks_for_what_gpt2_xl_would_and_its_gpu():
+def test_a_model_of_unknown_shape_asks_for_what_gpt2_large_would_and_its_gpu():
     study = study_on("cuda", shape=None)
-    gpt2_xl = {"hidden": 1600, "intermediate": 6400, "vocabulary": 50257, "positions": 1024}
-    known = study_on("cuda", shape=gpt2_xl, layers=48)
+    gpt2_large = {"hidden": 1280, "intermediate": 5120, "vocabulary": 50257, "positions": 1024}
+    known = study_on("cuda", shape=gpt2_large, layers=36)
     for job in jobs_of(study):
         assert need(job, study) == need(job, known)
     assert need(SIXTH, study).gpus == 1

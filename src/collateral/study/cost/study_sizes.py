@@ -15,8 +15,8 @@ from collateral.tasks.token_counts import TaskCount, suite_counts
 # ASSUME: probes of a fact in the usual files: the edit, paraphrases, neighbourhood, portability.
 PROBES = {"zsre": 4, "counterfact": 13, "embedded": 5, "mquake": 5, "knowedit": 6}
 _OTHER = 5  # of any other loader's
-# A model of unknown shape asks a cluster for what GPT-2 XL would, of 1.6 billion parameters; its costs are left out.
-_UNKNOWN = Shape(layers=48, hidden=1600, intermediate=6400, vocabulary=50257, keys=1600, positions=1024)
+# A model of unknown shape asks a cluster for what GPT-2 large would (774 M parameters); plans leave its costs out.
+_UNKNOWN = Shape(layers=36, hidden=1280, intermediate=5120, vocabulary=50257, keys=1280, positions=1024)
 
 
 @dataclass(frozen=True)
