@@ -14,11 +14,11 @@ from collateral.data.corpus import documents
 from collateral.data.facts import Fact
 from collateral.data.loaders import embedded
 from collateral.deltas.update import restore, snapshot
-from collateral.editing.method import EditingMethod, Prepared, attached
+from collateral.editing.method import EditingMethod, Prepared, attach
 from collateral.editing.prepare.context_templates import sample_templates
 from collateral.editing.prepare.second_moments import measure_moments, write_moments
 from collateral.editing.registry import load_method, load_regularizer, moment_layers
-from collateral.editing.session import Numbered, Recipe, run_link
+from collateral.editing.session import Editor, NumberedFact, run_link
 from collateral.evaluation.efficacy import known_facts, measure_fact
 from collateral.models.download import fetch_model
 from collateral.models.language_model import LanguageModel, load_model
@@ -113,7 +113,7 @@ def single_edits(
         edit = method(model, [fact], replace(prepared, seed=number), {})
         saved = snapshot(model, tuple(edit.delta.updates))
         edit.delta.apply(model)
-        with attached(method, model, edit.state):
+        with attach(method, model, edit.state):
             rows += measure_fact(model, number, fact, "now", 4, reference)
         restore(model, saved)
         norms.append(edit.delta.norm())
@@ -132,13 +132,13 @@ def sequence(
     """Return the scores of all facts after a whole sequence of edits; the model is put back."""
     editor = load_method(method, settings)
     original = snapshot(model, editor.parameters(model))
-    numbered: list[Numbered] = list(enumerate(facts, start=1))
-    recipe = Recipe(editor, load_regularizer({}), batch_size, skip_unstable=True)
+    numbered: list[NumberedFact] = list(enumerate(facts, start=1))
+    recipe = Editor(editor, load_regularizer({}), batch_size, skip_unstable=True)
     try:
         link = run_link(
             model, recipe, numbered, prepared, {}, original=original, seed=0, observe=lambda _: None
         )
-        with attached(editor, model, link.state):
+        with attach(editor, model, link.state):
             rows = [row for n, fact in numbered for row in measure_fact(model, n, fact, "now", 4, reference)]
     finally:
         restore(model, original)

@@ -24,7 +24,7 @@ from torch import Tensor
 from collateral.deltas.file_format import read_chain, read_outline, read_parts, write_increment
 from collateral.deltas.increment import rebuild, tensor_sha256
 from collateral.deltas.low_rank import Factors
-from collateral.deltas.operations import Ledger
+from collateral.deltas.operations import OperationLog
 from collateral.editing.regularizer import keep_masked
 from collateral.editing.regularizers.rect import Rect
 from collateral.io.versions import machine
@@ -130,7 +130,7 @@ def write_chain(
     """Write a chain of links; return its files and the weights at its end."""
     paths, live = [], base
     for step in range(1, steps + 1):
-        before, ledger = (base if kind.replaces else live), Ledger(open_=factored)
+        before, ledger = (base if kind.replaces else live), OperationLog(open_=factored)
         for operation in range(kind.operations):
             update = kind.updates(1000 * step + operation, live)
             ledger.add(NAME, update, live, transposed=False)

@@ -31,7 +31,7 @@ from collateral.deltas.update import restore, snapshot
 from collateral.editing.method import Prepared
 from collateral.editing.prepare.second_moments import Moment
 from collateral.editing.registry import load_method, load_regularizer
-from collateral.editing.session import Recipe, run_link
+from collateral.editing.session import Editor, run_link
 from collateral.evaluation.lm.shared_prefix_lm import SharedPrefixLM
 from collateral.io.versions import machine
 from collateral.models.language_model import LanguageModel, wrap
@@ -114,7 +114,7 @@ def linked(model: LanguageModel, method: str, settings: dict[str, Any], count: i
     editor = load_method(method, settings)
     ready = prepared(model, settings.get("layers", []))
     original = snapshot(model, editor.parameters(model))
-    recipe = Recipe(editor, load_regularizer({}), batch, skip_unstable=True)
+    recipe = Editor(editor, load_regularizer({}), batch, skip_unstable=True)
     facts = made_up(count)
     try:
         return seconds(

@@ -31,7 +31,7 @@ from collateral.io.atomic import sha256_file
 from collateral.io.versions import machine
 from collateral.models.language_model import load_model
 from collateral.pipeline import edit_chain as chain
-from collateral.pipeline.edit_chain import LinkFiles, edit_link
+from collateral.pipeline.edit_chain import LinkInputs, edit_link
 from collateral.study.paths import name_layers
 
 JOBS = {  # each a method, and settings beside those of config.yaml
@@ -83,7 +83,7 @@ def watch(peaks: dict[str, int]) -> None:
     chain.write_rows = partial(written, chain.write_rows)
     chain.load_model = partial(measured, "load", chain.load_model)
     chain.measure_facts = partial(measured, "probe", chain.measure_facts)
-    session._operation = partial(measured, "edit", session._operation)
+    session._compute_operation = partial(measured, "edit", session._compute_operation)
     watch.close = close  # type: ignore[attr-defined]
 
 
@@ -100,7 +100,7 @@ def make_link(folder: Path, job: str, number: int, out: Path) -> None:
     before = folder / job / "0"
     layers = layers_of([(method, settings)])
     edit_link(
-        LinkFiles(
+        LinkInputs(
             model=embedded_folder(),
             facts=folder / "facts.parquet",
             sequence=folder / "sequence.parquet",

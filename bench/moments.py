@@ -19,7 +19,7 @@ from torch import Tensor
 
 from collateral.data.corpus import documents
 from collateral.editing.prepare.cholesky import add_upper
-from collateral.editing.prepare.second_moments import measure_moments, windows
+from collateral.editing.prepare.second_moments import cut_windows, measure_moments
 from collateral.io.versions import machine
 from collateral.models.hooks import listen_to_input
 from collateral.models.language_model import LanguageModel
@@ -40,7 +40,7 @@ def plain_moment(model: LanguageModel, layer: int, texts: Sequence[str]) -> Tens
         flat = keys.reshape(-1, d_in)
         total.add_((flat.T @ flat).double())
 
-    for rows in windows(model, texts, TOKENS, WINDOW, BATCH):
+    for rows in cut_windows(model, texts, TOKENS, WINDOW, BATCH):
         with torch.no_grad(), listen_to_input(model.down(layer), add):
             model.network.base_model(input_ids=rows, use_cache=False)
         seen += rows.numel()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
+from collateral.editing.algorithms.recursive_least_squares import compute_gain, refit
 from collateral.editing.prepare.second_moments import Moment
 from collateral.io.versions import machine
 
@@ -145,7 +145,7 @@ class Ours:
         """Return the update, or its right factor."""
         if self.method == "MEMIT":
             return self.given.moment.damped_inverse(keys, WEIGHT)
-        gain = gain_of(self.state, 0, keys, self.begin)
+        gain = compute_gain(self.state, 0, keys, self.begin)
         return refit(self.state, 0, keys, values, gain) if self.method == "D4S" else gain
 
 

@@ -21,7 +21,7 @@ from collateral.editing.registry import (
     method_names,
     regularizer_names,
 )
-from collateral.editing.session import Recipe, run_link
+from collateral.editing.session import Editor, run_link
 from collateral.editing.state import read_state, write_state
 from tiny import ALL_FAMILIES, TEMPLATES, tiny_model
 
@@ -191,7 +191,7 @@ def test_settings_of_editing(method, setting, family, facts, moments, tmp_path):
             assert fingerprint_hooks(model) > 0, "the adapter is not attached while probes are taken"
 
     size, operations = SETTINGS[setting]
-    recipe = Recipe(editor, load_regularizer({}), batch_size=size)
+    recipe = Editor(editor, load_regularizer({}), batch_size=size)
     numbered = list(enumerate(facts[: size * operations], start=1))
     link = run_link(model, recipe, numbered, prepared, {}, original=w_0, seed=0, observe=observe)
     assert [len(group) for group in seen] == [size] * operations
@@ -212,7 +212,7 @@ def test_a_bias_is_left_alone_by_regularizers(name, facts, moments, tmp_path):
     model = tiny_model("gpt2")
     editor = load_method("ft", {"layer": 1, "num_steps": 3, "biases": True})
     original = snapshot(model, editor.parameters(model))
-    recipe = Recipe(editor, load_regularizer({"name": name, "keep": 40.0}))
+    recipe = Editor(editor, load_regularizer({"name": name, "keep": 40.0}))
     prepared = prepared_for("ft", model, facts, moments, tmp_path)
     link = run_link(
         model,
@@ -240,7 +240,7 @@ def test_every_regularizer_combines_with_every_editor(method, name, facts, momen
         original = snapshot(model, editor.parameters(model))
         link = run_link(
             model,
-            Recipe(editor, load_regularizer({"name": regularizer, "keep": 40.0})),
+            Editor(editor, load_regularizer({"name": regularizer, "keep": 40.0})),
             [(1, facts[0])],
             prepared,
             {},
@@ -276,7 +276,7 @@ def test_updates_of_low_rank_are_stored_as_factors_where_that_is_smaller(
     editor = load_method(method, settings_of(method))
     prepared = prepared_for(method, model, facts, moments, tmp_path)
     original = snapshot(model, editor.parameters(model))
-    recipe = Recipe(editor, load_regularizer({"name": name, "keep": 40.0}))
+    recipe = Editor(editor, load_regularizer({"name": name, "keep": 40.0}))
     few = 1 if method == "mend" else 2  # of which one operation's factors are half as large as a tiny matrix
     numbered = list(enumerate(facts[:few], start=1))
     link = run_link(model, recipe, numbered, prepared, {}, original=original, seed=0, observe=lambda _: None)

@@ -23,7 +23,7 @@ from collateral.editing.methods.rome import Rome
 from collateral.editing.prepare.context_templates import sample_templates
 from collateral.editing.registry import load_regularizer
 from collateral.editing.regularizers.rect import Rect
-from collateral.editing.session import Recipe, run_link
+from collateral.editing.session import Editor, run_link
 from collateral.evaluation.efficacy import known_facts, measure_facts
 from collateral.evaluation.harness import evaluate, item_rows, write_result
 from collateral.models.language_model import load_model
@@ -95,7 +95,7 @@ def test_grace_edits_take_one_after_another_and_nothing_else_moves(model, known)
     state = {}
     for number, fact in chosen:
         state = editor(model, [fact], Prepared(("{}",), seed=number), state).state
-    with editor.attached(model, state):
+    with editor.attach(model, state):
         rows = measure_facts(model, chosen, "now", 4, reference)
     now = pl.DataFrame(rows, infer_schema_length=None)
     reliability = now.filter(kind="reliability")
@@ -110,7 +110,7 @@ def test_grace_edits_take_one_after_another_and_nothing_else_moves(model, known)
 
 def test_twenty_edits_are_exact_in_any_order(model, known, tmp_path):
     """W_0 and twenty increments, summed forwards and backwards, are the live weights bit for bit."""
-    recipe = Recipe(Rome(**{**MODEL["methods"]["rome"], "v_num_grad_steps": 2}), Rect(40))
+    recipe = Editor(Rome(**{**MODEL["methods"]["rome"], "v_num_grad_steps": 2}), Rect(40))
     name = model.down_name(5)
     base = {name: model.network.get_parameter(name).data.clone()}
     chain = []
@@ -140,7 +140,7 @@ def test_twenty_edits_are_exact_in_any_order(model, known, tmp_path):
 
 def test_lm_eval_on_the_exported_checkpoint_gives_identical_numbers(model, known, folder, tmp_path):
     """lm-eval's own command line on the fully saved model against the live model with its deltas."""
-    rome = Recipe(Rome(**{**MODEL["methods"]["rome"], "v_num_grad_steps": 4}), load_regularizer({}))
+    rome = Editor(Rome(**{**MODEL["methods"]["rome"], "v_num_grad_steps": 4}), load_regularizer({}))
     link = run_link(
         model, rome, known[:2], Prepared(("{}",)), {}, original={}, seed=0, observe=lambda _: None
     )

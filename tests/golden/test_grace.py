@@ -194,7 +194,7 @@ def test_the_call_and_the_adapter_leave_no_trace(model, fact):
     edit = editor(model, [fact], PREPARED, {})
     assert not edit.delta.updates
     assert editor.parameters(model) == ()
-    with editor.attached(model, edit.state):
+    with editor.attach(model, edit.state):
         assert not torch.allclose(logits(model, [fact.text()]), clean, atol=1e-3)
     assert torch.equal(logits(model, [fact.text()]), clean)
     for name, weight in model.network.named_parameters():
@@ -211,7 +211,7 @@ def test_off_key_inputs_keep_their_bits(model, fact):
     others = ["Merlin lives in", "The founder of the Round Table is", fact.text() + " Benwick"]
     clean = logits(model, others)
     beside = logits(model, [*others, fact.text()])
-    with editor.attached(model, state):
+    with editor.attach(model, state):
         assert torch.equal(logits(model, others), clean)
         hit = logits(model, [*others, fact.text()])
     assert torch.equal(hit[:3], beside[:3]), "a row beside one that hits is not touched"
@@ -223,7 +223,7 @@ def test_the_prompts_end_does_not_depend_on_padding(model, fact):
         editor = grace(replacement=replacement)
         state = editor(model, [fact], PREPARED, {}).state
         long = "Because I think, you think. Therefore the sea is blue. Lancelot was born in"
-        with editor.attached(model, state):
+        with editor.attach(model, state):
             alone = model.network(torch.tensor([model.tokenizer(fact.text())["input_ids"]])).logits[0, -1]
             left = logits(model, [long, fact.text()])[1]
             right = logits(model, [long, fact.text()], left=False)[1]
@@ -243,7 +243,7 @@ def test_likelihood_and_generation_agree_with_plain_passes(model, fact, replacem
         other = model.tokenizer("Because I think, you think. Therefore the sea is")["input_ids"]
         with torch.no_grad():
             plain = plain_log_p(model, fact, site, replacement, value)
-        with editor.attached(model, edit.state):
+        with editor.attach(model, edit.state):
             prompts = Prompts(model, [other, prompt])
             score = prompts.score([other[:2], row.target])[1]
             text = prompts.generate(4)[1]
@@ -288,7 +288,7 @@ def test_edits_after_one_another_keep_their_own_values(llama, facts):
         state = edit.state
         losses.append(edit.record["loss"])
     assert state["keys"].shape[0] == len(facts)
-    with editor.attached(llama, state):
+    with editor.attach(llama, state):
         for number, fact in enumerate(facts):
             rows = measure_fact(llama, number, fact, "now", 3, None)
             assert rows[0]["nll_target"] == pytest.approx(losses[number], rel=1e-3)
@@ -319,7 +319,7 @@ def test_half_precision_weights(fact):
     editor = grace(n_iter=20, edit_lr=0.3)
     edit = editor(model, [fact], PREPARED, {})
     assert {edit.state[n].dtype for n in ("keys", "values", "epsilons")} == {torch.float32}
-    with editor.attached(model, edit.state):
+    with editor.attach(model, edit.state):
         rows = measure_fact(model, 1, fact, "now", 3, None)
     assert rows[0]["nll_target"] == pytest.approx(edit.record["loss"], rel=0.02)
 
@@ -337,7 +337,7 @@ def test_locality_and_reliability_of_one_edit(llama, fact):
     before = measure_fact(llama, 1, bare, "before", 3, None)
     editor = grace(n_iter=60, edit_lr=0.5)
     edit = editor(llama, [bare], PREPARED, {})
-    with editor.attached(llama, edit.state):
+    with editor.attach(llama, edit.state):
         now = measure_fact(llama, 1, bare, "now", 3, None)
     assert now[0]["token_accuracy"] == 1.0 > before[0]["token_accuracy"]
     assert now[1]["nll_target"] == before[1]["nll_target"]
@@ -356,7 +356,7 @@ def test_a_pass_that_continues_other_rows_is_refused(llama, fact):
     editor = grace(replacement="all")
     state = editor(llama, [fact], PREPARED, {}).state
     ids = torch.tensor([llama.tokenizer(fact.text())["input_ids"]])
-    with torch.no_grad(), editor.attached(llama, state):
+    with torch.no_grad(), editor.attach(llama, state):
         cache = llama.network(ids, use_cache=True).past_key_values
         cache.batch_repeat_interleave(2)
         with pytest.raises(CollateralError, match="2 rows continue a prompt of 1 rows"):
@@ -366,7 +366,7 @@ def test_a_pass_that_continues_other_rows_is_refused(llama, fact):
 def test_a_mask_of_pairs_is_refused(llama, fact):
     editor = grace()
     state = editor(llama, [fact], PREPARED, {}).state
-    with editor.attached(llama, state), pytest.raises(CollateralError, match="needs one entry a token"):
+    with editor.attach(llama, state), pytest.raises(CollateralError, match="needs one entry a token"):
         llama.network(torch.tensor([[5, 6]]), attention_mask=torch.ones(1, 1, 2, 2, dtype=torch.bool))
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from collateral.data.facts import Fact, Probe
 from collateral.deltas.update import Factors
 from collateral.editing.algorithms.hypernetwork import Hypernetwork, write_hypernetwork
-from collateral.editing.algorithms.token_gradients import Gradient, Passage, edited, gradients
+from collateral.editing.algorithms.token_gradients import Gradient, Passage, apply_updates, compute_gradients
 from collateral.editing.method import Prepared, UnstableEditError
 from collateral.editing.methods.mend import Mend
 from collateral.editing.registry import check_settings
@@ -124,10 +124,10 @@ def test_tokens_without_gradient_are_left_out(llama, fact, facts):
     """In the last layer only the tokens before an answer token count; padding never does."""
     rows = [tokenize(llama.tokenizer, one.text(), one.target_new) for one in (fact, facts[1])]
     names = [llama.down_name(2), llama.down_name(3)]
-    found, _ = gradients(llama, Passage(llama, rows, 2), names, 2)
+    found, _ = compute_gradients(llama, Passage(llama, rows, 2), names, 2)
     assert len(found[names[1]].d) == sum(len(row.target) for row in rows)
     assert len(found[names[0]].d) == sum(len(row.ids) - 1 for row in rows)
-    alone, _ = gradients(llama, Passage(llama, rows, 2), names, 1)  # the first row's answer only
+    alone, _ = compute_gradients(llama, Passage(llama, rows, 2), names, 1)  # the first row's answer only
     assert len(alone[names[1]].d) == len(rows[0].target)
 
 
@@ -137,7 +137,7 @@ def test_standardised_factors_by_hand(llama, fact, tmp_path):
     delta = MEND(llama, [fact], prepared, {}).delta
     name = llama.down_name(3)
     row = tokenize(llama.tokenizer, fact.text(), fact.target_new)
-    found, _ = gradients(llama, Passage(llama, [row], 2), [name], 1)
+    found, _ = compute_gradients(llama, Passage(llama, [row], 2), [name], 1)
     x, d = found[name].x, found[name].d
     wanted = -MEND.edit_lr * torch.einsum("to,ti->oi", (d - 0.5) / 2, (x - 0.5) / 2)
     assert torch.allclose(delta.dense(name), wanted, atol=1e-6)
@@ -173,8 +173,8 @@ def test_nothing_is_stuck_at_the_start(llama, fact):
     network = Hypernetwork(MEND.shapes(llama), 4, 0.01, "paper", 0)
     row = tokenize(llama.tokenizer, fact.text(), fact.target_new)
     passage = Passage(llama, [row], 2)
-    found, _ = gradients(llama, passage, list(network.shapes), 1)
-    with edited(llama, network(found)):
+    found, _ = compute_gradients(llama, passage, list(network.shapes), 1)
+    with apply_updates(llama, network(found)):
         passage.nll(passage.log_p()).sum().backward()
     for name, parameter in network.named_parameters():
         if not name.endswith((".v1", ".v2", "scale1", "scale2")):  # these wait for U
@@ -191,7 +191,7 @@ def test_an_update_put_on_by_hook_is_the_update_in_the_weights(model, fact):
     row = tokenize(model.tokenizer, fact.text(), fact.target_new)
     passage = Passage(model, [row], LAYERS[0])
     plain = float(passage.nll(passage.log_p()))
-    with edited(model, updates), torch.no_grad():
+    with apply_updates(model, updates), torch.no_grad():
         hooked = float(passage.nll(passage.log_p()))
     for name in names:
         model.matrix(name).add_(updates[name].dense())

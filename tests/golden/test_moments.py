@@ -8,8 +8,8 @@ from collateral.editing.prepare.cholesky import Triangle
 from collateral.editing.prepare.second_moments import (
     Moment,
     check_moments,
-    layers_in,
     measure_moments,
+    read_layers,
     read_moment,
     write_moments,
 )
@@ -90,7 +90,7 @@ def test_file_round_trip_and_damage(tmp_path):
     path = tmp_path / "moments-02-05.safetensors"
     half = torch.eye(4, dtype=torch.float64) * 0.5
     write_moments({2: Moment(half, 77), 5: Moment(2 * half, 78)}, path, "abc")
-    assert layers_in(path) == [2, 5]
+    assert read_layers(path) == [2, 5]
     assert read_moment(path, 5).tokens == 78
     back = read_moment(path, 2)
     assert torch.equal(back.matrix, torch.eye(4, dtype=torch.float64) * 0.5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
+from collateral.editing.algorithms.recursive_least_squares import compute_gain, refit
 from collateral.editing.prepare.second_moments import Moment
 from collateral.errors import CollateralError
 
@@ -32,7 +32,7 @@ def relative(got, wanted):
 def take_up(root, keys):
     """The gain of new keys, and the root of the system with them, by way of a state that has a root."""
     state = {"root/0": root}
-    gain = gain_of(state, 0, keys, lambda: pytest.fail("the state has a root"))
+    gain = compute_gain(state, 0, keys, lambda: pytest.fail("the state has a root"))
     return gain, state["root/0"]
 
 
@@ -77,7 +77,7 @@ def test_after_hundreds_of_batches_nothing_has_drifted(condition, tolerance, bat
             keys *= 10  # some facts' keys are much larger than a text's
         whole = whole + keys @ keys.T
         sums, crossed = sums + wide(keys) @ wide(keys).T, crossed + wide(keys) @ wide(values).T
-        gain = gain_of(state, 2, keys, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
+        gain = compute_gain(state, 2, keys, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
         fitted = refit(state, 2, keys, values, gain)
         if i in (0, 9, 99, 299):
             factor = torch.linalg.cholesky(whole)
@@ -97,7 +97,7 @@ def test_the_same_key_again_and_again():
     alone = torch.linalg.solve(moment.matrix, key)
     state = {}
     for _ in range(500):
-        gain = gain_of(state, 0, key, lambda: moment.inverse_root(1.0, 0.0, "cpu"))
+        gain = compute_gain(state, 0, key, lambda: moment.inverse_root(1.0, 0.0, "cpu"))
     weight = 500 * float(key.T @ alone)
     assert weight > 1e6, "the keys outweigh the second moment, as no setting of a study lets them"
     assert relative(gain, alone / (1 + weight)) < 1e-14 * weight
@@ -130,11 +130,11 @@ def test_what_is_skipped_leaves_the_state_as_it_was():
     moment, half = system(1e2)
     key, value = half[:, :1], torch.ones(OUT, 1, dtype=torch.float64)
     state = {}
-    gain = gain_of(state, 0, key, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
+    gain = compute_gain(state, 0, key, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
     refit(state, 0, key, value, gain)
     before = {name: one.clone() for name, one in state.items()}
     later = dict(state)
-    gain = gain_of(later, 0, key, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
+    gain = compute_gain(later, 0, key, lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
     refit(later, 0, key, value, gain)
     for name, one in before.items():
         assert torch.equal(state[name], one)
@@ -144,8 +144,8 @@ def test_what_is_skipped_leaves_the_state_as_it_was():
 def test_later_operations_ask_for_no_second_moment():
     moment, half = system(1e2)
     state = {}
-    gain_of(state, 0, half[:, :1], lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
-    gain_of(state, 0, half[:, 1:2], lambda: pytest.fail("the second moment was read again"))
+    compute_gain(state, 0, half[:, :1], lambda: moment.inverse_root(WEIGHT, 0.0, "cpu"))
+    compute_gain(state, 0, half[:, 1:2], lambda: pytest.fail("the second moment was read again"))
 
 
 def test_a_singular_moment_is_refused_with_the_remedy():

@@ -18,7 +18,7 @@ from collateral.editing.registry import (
     method_names,
     regularizer_names,
 )
-from collateral.editing.session import Recipe, run_link
+from collateral.editing.session import Editor, run_link
 from collateral.editing.train_hypernetwork import Training
 from collateral.evaluation.drift import measure_drift
 from collateral.evaluation.efficacy import known_facts, measure_facts
@@ -26,7 +26,7 @@ from collateral.evaluation.harness import evaluate, item_rows
 from collateral.evaluation.lm.shared_prefix_lm import SharedPrefixLM
 from collateral.models.device_map import iterate_parts
 from collateral.models.language_model import LanguageModel, load_model, wrap
-from collateral.pipeline.edit_chain import LinkFiles, edit_link
+from collateral.pipeline.edit_chain import LinkInputs, edit_link
 from golden.test_contract import moments as moments  # a fixture
 from golden.test_contract import prepared_for, settings_of
 from tiny import FAMILIES, WORDS, tiny_network, tiny_tokenizer
@@ -115,7 +115,7 @@ def test_a_chain_has_the_same_bits_on_many_gpus(gpus, method, name, facts, momen
     for model in both("llama"):
         editor = method_of(method)
         original = snapshot(model, editor.parameters(model))
-        recipe = Recipe(
+        recipe = Editor(
             editor,
             load_regularizer({"name": name, "keep": 40.0, "reference": "original", "within_layers": True}),
         )
@@ -173,7 +173,7 @@ def test_lm_eval_of_an_adapter_has_the_same_items(gpus, facts):
     editor, tables = method_of("grace", site="block", epsilon=50.0), []
     for model in both("llama"):
         edit = editor(model, facts[:1], prepared_for("grace", model, facts, {}, Path()), {})
-        with editor.attached(model, edit.state):
+        with editor.attach(model, edit.state):
             tables.append(item_rows(evaluate(model, suite, [], adapted=True)))
     assert tables[0].equals(tables[1])
 
@@ -197,7 +197,7 @@ def test_jobs_on_all_gpus_write_the_bytes_of_jobs_on_one(monkeypatch, facts, tmp
     with VirtualGpus():
         for device in ("cuda:0", "cuda:all"):
             out = tmp_path / device.replace(":", "-") / "0002"
-            files = LinkFiles(
+            files = LinkInputs(
                 model=project.model,
                 facts=project.facts,
                 sequence=project.sequence,

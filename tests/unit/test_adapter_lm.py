@@ -51,7 +51,7 @@ def edited(llama, fact):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_an_empty_codebook_gives_the_numbers_of_hflm(model, batch_size):
     own, theirs = AdaptedLM(model, batch_size), hflm(model, batch_size)
-    with GRACE.attached(model, {}):
+    with GRACE.attach(model, {}):
         pairs = zip(
             own.loglikelihood(likelihood_requests(), disable_tqdm=True),
             theirs.loglikelihood(likelihood_requests(), disable_tqdm=True),
@@ -73,7 +73,7 @@ def test_off_key_prompts_keep_the_numbers_of_the_unedited_model(llama, edited):
     own = AdaptedLM(llama, 4)
     asked = [one for one in likelihood_requests() if one.args[0] != CONTEXTS[0]]
     before = own.loglikelihood(asked, disable_tqdm=True)
-    with GRACE.attached(llama, edited):
+    with GRACE.attach(llama, edited):
         assert own.loglikelihood(asked, disable_tqdm=True) == before
 
 
@@ -96,7 +96,7 @@ def test_an_edited_prompt_scores_as_one_row_with_the_value_put_in_by_hand(llama,
             log_p = llama.network(torch.tensor([ids[:-1]])).logits[0, len(context) - 1 :].log_softmax(-1)
         handle.remove()
         wanted.append(float(sum(log_p[j, token] for j, token in enumerate(target))))
-    with GRACE.attached(llama, edited):
+    with GRACE.attach(llama, edited):
         found = AdaptedLM(llama, batch_size).loglikelihood(likelihood_requests(), disable_tqdm=True)
         plain = hflm(llama, batch_size).loglikelihood(likelihood_requests(), disable_tqdm=True)
     assert [one for one, _ in found[: len(CONTINUATIONS)]] == pytest.approx(wanted, rel=1e-4)
@@ -118,7 +118,7 @@ def test_generation_starts_at_the_edited_prompt(llama, edited):
             ids = [*ids, int(llama.network(torch.tensor([ids])).logits[0, -1].argmax())]
         handle.remove()
     unedited = AdaptedLM(llama, 4).generate_until(generation_requests(), disable_tqdm=True)
-    with GRACE.attached(llama, edited):
+    with GRACE.attach(llama, edited):
         found = AdaptedLM(llama, 4).generate_until(generation_requests(), disable_tqdm=True)
     assert found[0] == llama.tokenizer.decode(ids[length:]).split(".")[0]
     assert found[0] != unedited[0]

@@ -17,7 +17,7 @@ from collateral.editing.method import Prepared
 from collateral.editing.methods.rome import Rome
 from collateral.editing.prepare.context_templates import write_templates
 from collateral.editing.registry import load_regularizer
-from collateral.editing.session import Recipe, run_link
+from collateral.editing.session import Editor, run_link
 from collateral.errors import CollateralError
 from collateral.evaluation.efficacy import known_facts, measure_facts, read_reference, write_known, write_rows
 from collateral.evaluation.weights.statistics import weigh_checkpoint
@@ -25,7 +25,7 @@ from collateral.io.atomic import sha256_file
 from collateral.models.download import fetch_model
 from collateral.models.language_model import load_model
 from collateral.pipeline import edit_chain as chain
-from collateral.pipeline.edit_chain import LinkFiles, edit_link, export_checkpoint
+from collateral.pipeline.edit_chain import LinkInputs, edit_link, export_checkpoint
 from tiny import TEMPLATES, tiny_network, tiny_tokenizer
 
 NAME = "model.layers.1.mlp.down_proj.weight"
@@ -71,7 +71,7 @@ class Project:
         done = [p for p in self.deltas(name) if int(p.parent.name) <= start]
         out = chain / f"{edits:04d}"
         edit_link(
-            LinkFiles(
+            LinkInputs(
                 model=self.model,
                 facts=self.facts,
                 sequence=self.sequence,
@@ -118,7 +118,7 @@ def test_chained_links_equal_one_uninterrupted_run(project):
         None,
         6,
     )
-    recipe = Recipe(Rome(layer=1, v_num_grad_steps=4), load_regularizer({}))
+    recipe = Editor(Rome(layer=1, v_num_grad_steps=4), load_regularizer({}))
     live = {}
     for start, stop in ((0, 1), (1, 3), (3, 6)):  # one process, one model, never reloaded
         link = run_link(
@@ -300,7 +300,7 @@ def test_an_exploding_update_stops_with_fact_and_norm(project):
     ):
         run_link(
             model,
-            Recipe(Explode(), load_regularizer({})),
+            Editor(Explode(), load_regularizer({})),
             facts,
             Prepared(TEMPLATES),
             {},

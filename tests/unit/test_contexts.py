@@ -3,7 +3,7 @@
 import pytest
 
 from collateral.editing.prepare.context_templates import (
-    checked_templates,
+    check_templates,
     read_templates,
     sample_templates,
     write_templates,
@@ -29,9 +29,9 @@ def test_round_trip_and_checks(tmp_path):
     write_templates(("{}", "Yes. {}"), path, "abc")
     assert read_templates(path) == ("{}", "Yes. {}")
     with pytest.raises(CollateralError, match=r"put the bare .* first"):
-        checked_templates(["Yes. {}", "{}"])
+        check_templates(["Yes. {}", "{}"])
     with pytest.raises(CollateralError, match="exactly once"):
-        checked_templates(["{}", "No hole"])
+        check_templates(["{}", "No hole"])
     write_json(path, {"other": 1})
     with pytest.raises(CollateralError, match="holds no context templates"):
         read_templates(path)

@@ -8,7 +8,7 @@ import pytest
 from collateral.data.corpus import documents
 from collateral.data.download.corpus import download_text
 from collateral.errors import CollateralError
-from collateral.pipeline.check_staged import HubTasksError, prove_tasks
+from collateral.pipeline.check_staged import HubTasksError, check_tasks
 from collateral.study import paths as places
 from collateral.study.command_line import read_study
 from collateral.study.staging import find_hub_text, list_staged_files
@@ -78,5 +78,5 @@ def test_a_task_on_data_that_only_the_hub_has_is_named_where_there_is_no_network
         ROOT, None, ["study={suites: [mine]}", f"suites={{mine: {{tasks: [own], folders: ['{tmp_path}']}}}}"]
     )
     with pytest.raises(HubTasksError, match=r"suites.mine: its tasks cannot be loaded \(.*HF_HOME") as caught:
-        prove_tasks(study, {"mine": [tmp_path]})
+        check_tasks(study, {"mine": [tmp_path]})
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ from test_chain import ROME, UNSTABLE, Project
 
 from collateral.deltas.file_format import write_increment
 from collateral.deltas.replay import apply_chain
-from collateral.editing.prepare.second_moments import windows
+from collateral.editing.prepare.second_moments import cut_windows
 from collateral.errors import CollateralError
 from collateral.evaluation.drift import cka_drift, cosine_drift, divergences, measure_drift, norm_ratio
 from collateral.models.hooks import capture
@@ -115,7 +115,7 @@ def test_an_edit_moves_its_layer_the_last_one_and_the_output(tmp_path, facts, fa
     found = drift(project, "rome")
     plain, edited = load_model(project.model), load_model(project.model)
     apply_chain(edited, project.deltas("rome"))
-    batches = list(windows(plain, TEXTS, 96, 24, 3))
+    batches = list(cut_windows(plain, TEXTS, 96, 24, 3))
     seen = {}
     for model in (plain, edited):
         with capture(model.block(1)) as one, capture(model.block(3)) as three, torch.no_grad():

@@ -25,7 +25,7 @@ from collateral.deltas.file_format import (
 from collateral.deltas.increment import rebuild
 from collateral.deltas.limits import MOST_RANKS
 from collateral.deltas.low_rank import Factors
-from collateral.deltas.operations import Ledger, followed, operation_of
+from collateral.deltas.operations import OperationLog, apply_operations, make_operation
 from collateral.deltas.replay import replay
 from collateral.deltas.update import Delta
 from collateral.errors import CollateralError
@@ -64,7 +64,7 @@ def edited(before, updates):
 
 def link(seed, before, count=3, **how):
     """Some operations on each parameter: the weights after them, and what a ledger says of them."""
-    after, ledger = {}, Ledger()
+    after, ledger = {}, OperationLog()
     for place, (name, weight) in enumerate(before.items()):
         own = [update(100 * seed + 10 * place + i, weight.shape, **how) for i in range(count)]
         after[name] = edited(weight, own)
@@ -109,7 +109,7 @@ def test_a_mask_leaves_zeros_and_the_rest_as_it_was():
 def test_a_rank_that_is_not_summed_in_order_is_not_told():
     wide = update(1, (300, 300), rank=MOST_RANKS + 1)
     assert torch.allclose(wide.dense(), wide.left @ wide.right.T)
-    ledger = Ledger()
+    ledger = OperationLog()
     ledger.add(NAMES[0], wide, torch.zeros(300, 300), transposed=False)
     assert ledger.operations is None
 
@@ -121,19 +121,19 @@ def test_operations_are_done_again_on_the_tensor_as_it_is_stored(monkeypatch, dt
     stored = torch.randn(53, 37, generator=torch.Generator().manual_seed(3)).to(dtype)
     updates = [update(i, SHAPE, rank=2, keep=keep) for i in range(4)]
     wanted = edited(stored.T, updates).T
-    told = [operation_of(one, transposed=True) for one in updates]
+    told = [make_operation(one, transposed=True) for one in updates]
     for elements in (1, 100, 10**6):
         monkeypatch.setitem(factors._BLOCK, "cpu", elements)
-        assert torch.equal(followed(stored, told), wanted)
+        assert torch.equal(apply_operations(stored, told), wanted)
 
 
 def test_a_ledger_ends_where_an_update_is_no_product_or_more_than_the_parameter():
     weight = torch.zeros(SHAPE)
-    ledger = Ledger()
+    ledger = OperationLog()
     ledger.add(NAMES[0], update(1), weight, transposed=False)
     ledger.add(NAMES[1], torch.ones(SHAPE), weight, transposed=False)
     assert ledger.operations is None
-    ledger = Ledger()
+    ledger = OperationLog()
     for number in range(11):  # 11 x 720 bytes of 7,844
         assert ledger.operations is not None
         ledger.add(NAMES[0], update(number), weight, transposed=False)
@@ -197,7 +197,7 @@ def test_both_encodings_in_one_chain(tmp_path):
 )
 def test_any_operations_survive(tmp_path_factory, rank, keep, scale, dtype, count):
     before = {"w": torch.randn(40, 33, generator=torch.Generator().manual_seed(0)).to(dtype)}
-    ledger, own = Ledger(), [update(i, (40, 33), rank, keep) for i in range(count)]
+    ledger, own = OperationLog(), [update(i, (40, 33), rank, keep) for i in range(count)]
     own = [replace(one, left=one.left * scale) for one in own]
     for one in own:
         ledger.add("w", one, before["w"], transposed=False)
@@ -230,7 +230,7 @@ def test_few_changed_elements_are_stored_as_such_where_factors_take_more(tmp_pat
     mask = torch.zeros(200, 300, dtype=torch.bool)
     mask[3, :3] = True
     own = replace(one, mask=mask)
-    ledger, path = Ledger(), tmp_path / "delta.parquet"
+    ledger, path = OperationLog(), tmp_path / "delta.parquet"
     ledger.add("w", own, before["w"], transposed=False)
     write_increment(path, before, {"w": edited(before["w"], [own])}, about(0, 1), ledger.operations)
     assert encoding(path) == "elements"
@@ -410,5 +410,5 @@ def test_the_live_model_adds_what_a_file_says(family):
     before = tiny.network.get_parameter(name).data.clone()
     own = update(4, tuple(tiny.matrix(name).shape), rank=3, keep=0.4)
     Delta({name: own}).apply(tiny)
-    told = operation_of(own, tiny.architecture.transposed)
-    assert torch.equal(followed(before, [told]), tiny.network.get_parameter(name).data)
+    told = make_operation(own, tiny.architecture.transposed)
+    assert torch.equal(apply_operations(before, [told]), tiny.network.get_parameter(name).data)

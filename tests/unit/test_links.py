@@ -187,12 +187,12 @@ def test_a_link_whose_edits_are_all_skipped_stays_where_it_began(project, moment
     def refuse(*_):
         raise UnstableEditError("refused by the test")
 
-    operation = session._operation
-    monkeypatch.setattr(session, "_operation", refuse)
+    operation = session._compute_operation
+    monkeypatch.setattr(session, "_compute_operation", refuse)
     project.link("some", 2, 3, own, moments=moments)
     assert pl.read_parquet(project.folder / "some/0003/edits.parquet")["status"].to_list() == ["skipped"]
     monkeypatch.setattr(
-        session, "_operation", lambda *given: refuse() if given[2][0][0] == 3 else operation(*given)
+        session, "_compute_operation", lambda *given: refuse() if given[2][0][0] == 3 else operation(*given)
     )
     project.link("whole", 0, 3, own, moments=moments)
     base, live, whole = (load_model(project.model) for _ in range(3))

@@ -20,7 +20,7 @@ from collateral.models import download as modelsource
 from collateral.models.download import fetch_model
 from collateral.models.language_model import load_model
 from collateral.models.manifest import write_manifest
-from collateral.pipeline.check_staged import prove_models
+from collateral.pipeline.check_staged import check_models
 from collateral.study.config import load_study
 from loopback import serving
 from refusals import refused
@@ -176,7 +176,7 @@ def test_staging_refuses_code_of_a_model_without_asking(tmp_path, monkeypatch):
     write_manifest(folder, {"folder": "x"})
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
     study = load_study(yaml.safe_load((ROOT / "config/config.yaml").read_text()), SCHEMA)
-    refused("AutoConfig cannot load it", prove_models, study)
+    refused("AutoConfig cannot load it", check_models, study)
     assert not (tmp_path / "marker").exists()
 
 

@@ -7,7 +7,7 @@ from test_chain import ROME, Project
 from collateral.deltas.update import Factors
 from collateral.evaluation.weights.statistics import compute_update_statistics, subtract
 from collateral.pipeline import edit_singly as singles
-from collateral.pipeline.edit_chain import LinkFiles
+from collateral.pipeline.edit_chain import LinkInputs
 from collateral.pipeline.edit_singly import edit_singly
 
 RECT = {**ROME, "regularizer": {"name": "rect", "keep": 40}}
@@ -17,7 +17,7 @@ def weighed(project, recipe, edits=2):
     """The table of the single edits' weights."""
     out = project.folder / "out"
     edit_singly(
-        LinkFiles(
+        LinkInputs(
             model=project.model,
             facts=project.facts,
             sequence=project.sequence,
@@ -52,12 +52,12 @@ def used(monkeypatch):
         def moved(group, link, weigh):
             for name, before in link.before.items():
                 plain = compute_update_statistics(before, subtract(before, link.after[name]))
-                seen.append((singles._closed(link, name, before), plain))
+                seen.append((singles._exact_factors(link, name, before), plain))
             return link_moved(group, link, weigh)
 
         return moved
 
-    monkeypatch.setattr(singles, "_moved", watched(singles._moved))
+    monkeypatch.setattr(singles, "_measure_change", watched(singles._measure_change))
     return seen
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from collateral.runtime.job import job
 from collateral.models.threads import set_threads
-from collateral.pipeline.edit_chain import link_files
+from collateral.pipeline.edit_chain import parse_link_inputs
 from collateral.pipeline.edit_singly import edit_singly
 from collateral.runtime.job_cache import make_claim
 
@@ -13,7 +13,7 @@ with job(snakemake.log[0], snakemake.params.runtime["device"], claim):
     set_threads(snakemake.params.runtime["threads"])
     params, made = snakemake.params, snakemake.output
     edit_singly(
-        link_files(dict(snakemake.input.items())),
+        parse_link_inputs(dict(snakemake.input.items())),
         recipe=params.recipe,
         **params.link,
         weigh=params.weigh,

@@ -96,14 +96,14 @@ def find_isolation() -> list[str]:
 
 def run_part(name: str, named: NamedStudy) -> int:
     """Run a part of the proof, in a process without a network, and return its exit status."""
-    from collateral.pipeline.check_staged import HubTasksError, prove_models, prove_tasks
+    from collateral.pipeline.check_staged import HubTasksError, check_models, check_tasks
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
         if name == "prove":
             check_nothing_left(named)
-            prove_models(named.study)
-        prove_tasks(named.study, named.task_folders)
+            check_models(named.study)
+        check_tasks(named.study, named.task_folders)
     except HubTasksError as error:
         sys.stderr.write(f"stage: {error}\n")
         return HUB_TASKS_MISSING

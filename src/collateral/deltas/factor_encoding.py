@@ -1,4 +1,4 @@
-"""Operations ↔ the rows of a delta that is stored as factors; `deltafile` puts them into a file.
+"""Operations ↔ the rows of a delta that is stored as factors; `file_format` puts them into a file.
 
 One row is one vector of a factor, or a mask: `parameter`, `operation` (in order, from 0), `part`
 (`left`, `right` or `mask`), `component` (of the rank, from 0; 0 for a mask), `values` (of `left`, one for each row of
@@ -32,36 +32,37 @@ def schema(dtype: str) -> pa.Schema:
     )
 
 
-def factors_dtype(operations: Mapping[str, Sequence[Operation]]) -> str | None:
+def common_dtype(operations: Mapping[str, Sequence[Operation]]) -> str | None:
     """Return the one type of all factors; None where there are several, or none."""
-    found = {part.dtype for own in operations.values() for one in own for part in (one.left, one.right)}
-    dtype = str(found.pop()).removeprefix("torch.") if len(found) == 1 else ""
+    every = [operation for done in operations.values() for operation in done]
+    dtypes = {part.dtype for operation in every for part in (operation.left, operation.right)}
+    dtype = str(dtypes.pop()).removeprefix("torch.") if len(dtypes) == 1 else ""
     return dtype if dtype in _ARROW else None
 
 
-def told(operations: Sequence[Operation]) -> list[dict[str, Any]]:
+def describe_operations(operations: Sequence[Operation]) -> list[dict[str, Any]]:
     """Return what a delta's metadata say of a parameter's operations: each one's rank, and whether it has a mask."""
-    return [{"rank": len(one.left), "mask": one.kept is not None} for one in operations]
+    return [{"rank": len(each.left), "mask": each.kept is not None} for each in operations]
 
 
-def table_of(operations: Mapping[str, Sequence[Operation]], dtype: str) -> pa.Table:
+def encode_operations(operations: Mapping[str, Sequence[Operation]], dtype: str) -> pa.Table:
     """Return the rows, by parameter, operation and part."""
     names = sorted(operations)
     cells: list[_Cell] = []
     vectors: list[Tensor] = []
     masks: list[bytes | None] = []
     for name in names:
-        cells += _cells(name, told(operations[name]))
-        for one in operations[name]:
-            own = [*one.left, *one.right]
-            vectors += own
-            masks += [None] * len(own)
-            if one.kept is not None:
-                masks.append(one.kept.numpy().tobytes())
+        cells += _cells(name, describe_operations(operations[name]))
+        for operation in operations[name]:
+            components = [*operation.left, *operation.right]
+            vectors += components
+            masks += [None] * len(components)
+            if operation.kept is not None:
+                masks.append(operation.kept.numpy().tobytes())
     columns = [list(column) for column in zip(*cells, strict=True)] if cells else [[], [], [], []]
     lengths = [0 if mask is not None else 1 for mask in masks]
     sizes = iter(len(vector) for vector in vectors)
-    ends = np.cumsum([0, *(next(sizes) if one else 0 for one in lengths)])
+    ends = np.cumsum([0, *(next(sizes) if length else 0 for length in lengths)])
     flat = torch.cat(vectors).numpy() if vectors else np.empty(0, dtype)
     values = pa.ListArray.from_arrays(
         pa.array(ends, pa.int32()),
@@ -79,13 +80,13 @@ def table_of(operations: Mapping[str, Sequence[Operation]], dtype: str) -> pa.Ta
     return pa.Table.from_arrays(arrays, schema=schema(dtype))
 
 
-def options(operations: Mapping[str, Sequence[Operation]]) -> dict[str, Any]:
+def write_options(operations: Mapping[str, Sequence[Operation]]) -> dict[str, Any]:
     """Return how the rows are written: encodings, a row group for each parameter, statistics where they are short."""
     dense = True
-    for own in operations.values():
-        for one in own:
-            if one.kept is not None:
-                share = np.unpackbits(one.kept.numpy()).mean()
+    for performed in operations.values():
+        for operation in performed:
+            if operation.kept is not None:
+                share = np.unpackbits(operation.kept.numpy()).mean()
                 dense &= bool(_SPARSE_MASK < share < 1 - _SPARSE_MASK)
     return {
         "use_dictionary": ["parameter", "part"],
@@ -97,11 +98,11 @@ def options(operations: Mapping[str, Sequence[Operation]]) -> dict[str, Any]:
         },
         "write_statistics": ["parameter", "operation"],
         "compression_level": None if dense else {"bits": 19},
-        "groups": [len(_cells(name, told(operations[name]))) for name in sorted(operations)],
+        "groups": [len(_cells(name, describe_operations(operations[name]))) for name in sorted(operations)],
     }
 
 
-def operations_of(
+def decode_operations(
     table: pa.Table, parameters: Mapping[str, Any], wanted: Sequence[str]
 ) -> dict[str, list[Operation]]:
     """Return the operations of some parameters, which the rows are all of.
@@ -117,13 +118,15 @@ def operations_of(
     expected = [cell for name in sorted(wanted) for cell in _cells(name, parameters[name]["operations"])]
     if table.num_rows != len(expected):
         raise ValueError(f"it has {table.num_rows} rows of factors where it says {len(expected)}")
-    found = zip(*(table.column(name).to_pylist() for name in table.column_names[:4]), strict=True)
-    for cell, own in zip(expected, found, strict=True):
-        if cell != own:
-            raise ValueError(f"it has a row {own} in the place of {cell}")
+    cells = zip(*(table.column(name).to_pylist() for name in table.column_names[:4]), strict=True)
+    for wanted_cell, cell in zip(expected, cells, strict=True):
+        if wanted_cell != cell:
+            raise ValueError(f"it has a row {cell} in the place of {wanted_cell}")
     rows = zip(_chunks(table.column("values")), _chunks(table.column("bits")), strict=True)
     return {
-        name: [_read(name, rows, one, parameters[name]["shape"]) for one in parameters[name]["operations"]]
+        name: [
+            _read(name, rows, about, parameters[name]["shape"]) for about in parameters[name]["operations"]
+        ]
         for name in sorted(wanted)
     }
 
@@ -131,10 +134,10 @@ def operations_of(
 def _cells(name: str, operations: Sequence[Mapping[str, Any]]) -> list[_Cell]:
     """Return (parameter, operation, part, component) of each row."""
     cells: list[_Cell] = []
-    for number, one in enumerate(operations):
+    for number, operation in enumerate(operations):
         for part in PARTS[:2]:
-            cells += [(name, number, part, component) for component in range(one["rank"])]
-        if one["mask"]:
+            cells += [(name, number, part, component) for component in range(operation["rank"])]
+        if operation["mask"]:
             cells.append((name, number, "mask", 0))
     return cells
 
@@ -162,11 +165,11 @@ def _read(
 
 
 def _vectors(name: str, rows: Iterator[tuple[Any, Any]], rank: int, length: int) -> Tensor:
-    found = []
+    vectors = []
     for _ in range(rank):
         values, bits = next(rows)
-        own = values.values
-        if bits.is_valid or own is None or len(own) != length or own.null_count:
+        numbers = values.values
+        if bits.is_valid or numbers is None or len(numbers) != length or numbers.null_count:
             raise ValueError(f"a factor of {name} is not one number for each of {length}")
-        found.append(np.from_dlpack(own))  # Arrow's own `to_numpy` imports pandas
-    return torch.from_numpy(np.stack(found))
+        vectors.append(np.from_dlpack(numbers))  # Arrow's own `to_numpy` imports pandas
+    return torch.from_numpy(np.stack(vectors))

@@ -47,15 +47,15 @@ def check_head(head: Any, dtypes: Mapping[str, Any], form: str) -> None:
             _check(_digits(about.get(key)), f"parameters.{name}.{key}")
         exceptions, size = about.get("exceptions"), math.prod(shape)
         _check(isinstance(exceptions, list), f"parameters.{name}.exceptions")
-        for one in exceptions:
-            _check(_exception(one, size), f"parameters.{name}.exceptions")
+        for exception in exceptions:
+            _check(_exception(exception, size), f"parameters.{name}.exceptions")
         if encoding == "factors":
             _check(len(shape) == 2, f"parameters.{name}.shape")
             _check(not exceptions, f"parameters.{name}.exceptions")
             operations = about.get("operations")
             _check(isinstance(operations, list) and operations != [], f"parameters.{name}.operations")
-            for one in operations:
-                _check(_operation(one), f"parameters.{name}.operations")
+            for operation in operations:
+                _check(_operation(operation), f"parameters.{name}.operations")
 
 
 def encoding_of(head: Mapping[str, Any]) -> Any:

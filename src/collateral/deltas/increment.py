@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from collateral.deltas.operations import Operation, followed
+from collateral.deltas.operations import Operation, apply_operations
 from collateral.errors import CollateralError
 
 Elements = tuple[Tensor | slice, Tensor]
@@ -35,7 +35,7 @@ class Increment:
         metadata: everything but the rows: `base`, `base_sha256`, `dtype`, `mode` (additive: on top of the previous
             checkpoint; replacing: against W_0), `from_edits`, `to_edits`, `editor` and, per touched
             parameter, `shape`, `before`, `after` (sha256 of the tensor's bytes) and `exceptions`.
-            A file of factors (`encoding`) has per parameter `operations` instead, see `factortable`.
+            A file of factors (`encoding`) has per parameter `operations` instead, see `factor_encoding`.
         elements: per parameter, (flat index in storage order, value); a slice of indices where none is left out.
         operations: per parameter, its updates in order; of a file of factors.
     """
@@ -73,16 +73,18 @@ def rebuild(
     Raises:
         CollateralError: a gap in the chain, another base model, or a result with another hash.
     """
-    chain = sorted(increments, key=lambda one: int(one.metadata["to_edits"]))
+    chain = sorted(increments, key=lambda increment: int(increment.metadata["to_edits"]))
     if check_base:
         check_chain(base, chain)
-    start = max((i for i, one in enumerate(chain) if one.metadata["mode"] == "replacing"), default=0)
-    last = {name: one for one in chain[start:] for name in one.metadata["parameters"]}
-    sums = {name: widened(base[name]) for name in sorted(last)}
-    for one in chain[start:]:
-        for name, change in (parts or held)(one):
-            advance(sums[name], base[name], change)
-        for name, about in one.metadata["parameters"].items():
+    start = max(
+        (i for i, increment in enumerate(chain) if increment.metadata["mode"] == "replacing"), default=0
+    )
+    last = {name: increment for increment in chain[start:] for name in increment.metadata["parameters"]}
+    sums = {name: widen(base[name]) for name in sorted(last)}
+    for increment in chain[start:]:
+        for name, change in (parts or iterate_parts)(increment):
+            add_change(sums[name], base[name], change)
+        for name, about in increment.metadata["parameters"].items():
             put_exceptions(sums[name], about)
     live = {}
     for name in sorted(last):
@@ -91,19 +93,19 @@ def rebuild(
     return live
 
 
-def held(one: Increment) -> Iterator[Part]:
+def iterate_parts(increment: Increment) -> Iterator[Part]:
     """Yield what an increment says of each parameter, all of it being in memory."""
-    yield from one.elements.items()
-    yield from one.operations.items()
+    yield from increment.elements.items()
+    yield from increment.operations.items()
 
 
-def widened(base: Tensor) -> Tensor:
+def widen(base: Tensor) -> Tensor:
     """Return a copy of a parameter, flat and one width up."""
     wider = WIDER[str(base.dtype).removeprefix("torch.")]
     return base.detach().cpu().flatten().to(wider, copy=True)
 
 
-def advance(total: Tensor, base: Tensor, change: Elements | Sequence[Operation]) -> None:
+def add_change(total: Tensor, base: Tensor, change: Elements | Sequence[Operation]) -> None:
     """Add to a parameter some elements, or all its operations, in place.
 
     Args:
@@ -115,7 +117,7 @@ def advance(total: Tensor, base: Tensor, change: Elements | Sequence[Operation])
         index, value = change
         total[index] += value
     else:
-        total.copy_(followed(total.to(base.dtype).reshape(base.shape), change).flatten())
+        total.copy_(apply_operations(total.to(base.dtype).reshape(base.shape), change).flatten())
 
 
 def put_exceptions(total: Tensor, about: Mapping[str, Any]) -> None:
@@ -145,25 +147,25 @@ def check_chain(base: Mapping[str, Tensor], chain: Sequence[Increment]) -> None:
     """
     edits = 0
     expected: dict[str, str] = {}
-    for one in chain:
-        start = 0 if one.metadata["mode"] == "replacing" else edits
-        if int(one.metadata["from_edits"]) != start:
+    for increment in chain:
+        start = 0 if increment.metadata["mode"] == "replacing" else edits
+        if int(increment.metadata["from_edits"]) != start:
             raise CollateralError(
-                f"{one.path}: it continues from {one.metadata['from_edits']} edits, but the chain before it ends at "
-                f"{edits}; a checkpoint is missing: run the workflow again"
+                f"{increment.path}: it continues from {increment.metadata['from_edits']} edits, but the chain before "
+                f"it ends at {edits}; a checkpoint is missing: run the workflow again"
             )
-        for name, about in one.metadata["parameters"].items():
+        for name, about in increment.metadata["parameters"].items():
             if name not in base or list(base[name].shape) != about["shape"]:
                 raise CollateralError(
-                    f"{one.path}: made for another model: it has no {name} {about['shape']}; delete "
-                    f"{one.path.parent.parent} and run again"
+                    f"{increment.path}: made for another model: it has no {name} {about['shape']}; delete "
+                    f"{increment.path.parent.parent} and run again"
                 )
-            if name not in expected or one.metadata["mode"] == "replacing":
+            if name not in expected or increment.metadata["mode"] == "replacing":
                 expected[name] = tensor_sha256(base[name])
             if about["before"] != expected[name]:
                 raise CollateralError(
-                    f"{one.path}: made on other weights of {name} (sha256 {about['before'][:12]}…, here "
-                    f"{expected[name][:12]}…); delete {one.path.parent.parent} and run again"
+                    f"{increment.path}: made on other weights of {name} (sha256 {about['before'][:12]}…, here "
+                    f"{expected[name][:12]}…); delete {increment.path.parent.parent} and run again"
                 )
             expected[name] = about["after"]
-        edits = int(one.metadata["to_edits"])
+        edits = int(increment.metadata["to_edits"])

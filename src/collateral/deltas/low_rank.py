@@ -42,14 +42,14 @@ class Factors:
         if self.ordered:
             product = left.new_empty(left.shape[0], right.shape[0])
             across, down = right.T.contiguous(), left.T
-            for rows in blocks(product):
-                product[rows] = outer_sum(down[:, rows], across)
+            for rows in row_blocks(product):
+                product[rows] = sum_outer_products(down[:, rows], across)
         else:
             product = left @ right.T
         return product if self.mask is None else torch.where(self.mask, product, 0.0)
 
 
-def blocks(matrix: Float[Tensor, "d_out d_in"]) -> Iterator[slice]:
+def row_blocks(matrix: Float[Tensor, "d_out d_in"]) -> Iterator[slice]:
     """Yield the rows of a matrix in blocks; how large they are changes speed and nothing else."""
     height, width = matrix.shape
     rows = max(1, _BLOCK.get(matrix.device.type, _LARGE_BLOCK) // max(1, width))
@@ -57,7 +57,7 @@ def blocks(matrix: Float[Tensor, "d_out d_in"]) -> Iterator[slice]:
         yield slice(start, min(start + rows, height))
 
 
-def outer_sum(left: Float[Tensor, "rank rows"], right: Float[Tensor, "rank columns"]) -> Tensor:
+def sum_outer_products(left: Float[Tensor, "rank rows"], right: Float[Tensor, "rank columns"]) -> Tensor:
     """Return the sum of the outer products, in order, in the factors' own dtype.
 
     Each term is rounded before it is added, as multiplication and addition are two operations, so that no machine
@@ -66,6 +66,6 @@ def outer_sum(left: Float[Tensor, "rank rows"], right: Float[Tensor, "rank colum
     if not len(left):
         return left.new_zeros(left.shape[1], right.shape[1])
     total = left[0][:, None] * right[0]
-    for own, across in zip(left[1:], right[1:], strict=True):
-        total += own[:, None] * across
+    for column, row in zip(left[1:], right[1:], strict=True):
+        total += column[:, None] * row
     return total

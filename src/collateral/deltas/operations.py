@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from collateral.deltas.low_rank import Factors, blocks, outer_sum
+from collateral.deltas.low_rank import Factors, row_blocks, sum_outer_products
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Operation:
 
     def rows(self, wanted: slice) -> Float[Tensor, "some columns"]:
         """Return the update of some rows."""
-        product = outer_sum(self.left[:, wanted], self.right)
+        product = sum_outer_products(self.left[:, wanted], self.right)
         if self.kept is None:
             return product
         mask = np.unpackbits(self.kept[wanted].numpy(), axis=1, count=self.right.shape[1])
         return torch.where(torch.from_numpy(mask.view(np.bool_)), product, 0.0)
 
 
-def operation_of(update: Factors, transposed: bool) -> Operation:
+def make_operation(update: Factors, transposed: bool) -> Operation:
     """Return an update as an operation on the stored tensor, which is Wᵀ in some families."""
     left, right, mask = update.left, update.right, update.mask
     if transposed:
@@ -48,39 +48,41 @@ def operation_of(update: Factors, transposed: bool) -> Operation:
     return Operation(left.detach().cpu().T.contiguous(), right.detach().cpu().T.contiguous(), kept)
 
 
-def followed(before: Float[Tensor, "rows columns"], operations: Sequence[Operation]) -> Tensor:
+def apply_operations(before: Float[Tensor, "rows columns"], operations: Sequence[Operation]) -> Tensor:
     """Return the tensor after the operations: W <- round(W + ΔW) for each, summed in float64, as `Delta.apply` does.
 
     A block of rows goes through all operations before the next, so that no update exists in full.
     """
     after = before.detach().cpu().clone(memory_format=torch.contiguous_format)
-    for rows in blocks(after):
+    for rows in row_blocks(after):
         live = after[rows]
-        for one in operations:
-            live = (live.double() + one.rows(rows).double()).to(after.dtype)
+        for operation in operations:
+            live = (live.double() + operation.rows(rows).double()).to(after.dtype)
         after[rows] = live
     return after
 
 
-class Ledger:
-    """The operations of a link so far, as long as all can be told in less room than the parameters themselves."""
+class OperationLog:
+    """The operations of a link so far, as long as factors state all of them in less room than the parameters."""
 
     def __init__(self, *, open_: bool = True) -> None:
-        self._told: dict[str, list[Operation]] | None = {} if open_ else None
+        self._operations: dict[str, list[Operation]] | None = {} if open_ else None
 
     def add(self, name: str, update: object, stored: Tensor, transposed: bool) -> None:
         """Note one operation's update of a parameter."""
-        if self._told is None:
+        if self._operations is None:
             return
         if not isinstance(update, Factors) or not update.ordered:
-            self._told = None  # something was done that no factors state
+            self._operations = None  # something was done that no factors state
             return
-        own = self._told.setdefault(name, [])
-        own.append(operation_of(update, transposed))
-        if sum(one.bytes for one in own) > stored.nbytes:  # the elements that differ take less
-            self._told = None
+        operations = self._operations.setdefault(name, [])
+        operations.append(make_operation(update, transposed))
+        if (
+            sum(operation.bytes for operation in operations) > stored.nbytes
+        ):  # the elements that differ take less
+            self._operations = None
 
     @property
     def operations(self) -> Mapping[str, Sequence[Operation]] | None:
-        """All operations of every touched parameter, in order; None where they cannot be told."""
-        return self._told
+        """All operations of every touched parameter, in order; None where factors do not state them."""
+        return self._operations

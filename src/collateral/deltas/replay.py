@@ -9,12 +9,12 @@ from torch import Tensor
 from collateral.deltas.file_format import read_chain, read_parts
 from collateral.deltas.increment import (
     Increment,
-    advance,
+    add_change,
     check_chain,
     check_rebuilt,
     put_exceptions,
     rebuild,
-    widened,
+    widen,
 )
 from collateral.deltas.update import snapshot
 from collateral.models.language_model import LanguageModel
@@ -34,26 +34,26 @@ def replay(base: Tensor, name: str, outlines: Sequence[Increment]) -> Iterator[T
     Raises:
         CollateralError: a gap in the chain, another base model, a damaged file, or a result with another hash.
     """
-    chain = [_only(one, name) for one in outlines]
+    chain = [_select_parameter(outline, name) for outline in outlines]
     check_chain({name: base}, chain)
-    live, total = base, widened(base)
-    for one in chain:
-        if one.metadata["mode"] == "replacing":
+    live, total = base, widen(base)
+    for increment in chain:
+        if increment.metadata["mode"] == "replacing":
             live = base
-            total = widened(base)
-        if name in one.metadata["parameters"]:
-            for _, change in read_parts(one, name):
-                advance(total, base, change)
-            put_exceptions(total, one.metadata["parameters"][name])
+            total = widen(base)
+        if name in increment.metadata["parameters"]:
+            for _, change in read_parts(increment, name):
+                add_change(total, base, change)
+            put_exceptions(total, increment.metadata["parameters"][name])
             live = total.to(base.dtype).reshape(base.shape)
-            check_rebuilt(live, name, one)
+            check_rebuilt(live, name, increment)
         yield live
 
 
-def _only(one: Increment, name: str) -> Increment:
+def _select_parameter(increment: Increment, name: str) -> Increment:
     """Return an outline that knows one parameter at most."""
-    parameters = {key: about for key, about in one.metadata["parameters"].items() if key == name}
-    return replace(one, metadata={**one.metadata, "parameters": parameters})
+    parameters = {key: about for key, about in increment.metadata["parameters"].items() if key == name}
+    return replace(increment, metadata={**increment.metadata, "parameters": parameters})
 
 
 def apply_chain(model: LanguageModel, paths: Sequence[Path]) -> None:
@@ -63,7 +63,7 @@ def apply_chain(model: LanguageModel, paths: Sequence[Path]) -> None:
         CollateralError: a file is damaged, missing, or belongs to another model.
     """
     outlines = read_chain(paths, model.base_sha256, outlines=True)
-    names = {name for one in outlines for name in one.metadata["parameters"]}
+    names = {name for increment in outlines for name in increment.metadata["parameters"]}
     live = rebuild(snapshot(model, tuple(sorted(names))), outlines, parts=read_parts)
     for name, values in live.items():
         model.network.get_parameter(name).data.copy_(values)

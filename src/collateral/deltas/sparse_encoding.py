@@ -1,7 +1,7 @@
-"""Changed elements ↔ the rows of a delta; `deltafile` puts them into a file.
+"""Changed elements ↔ the rows of a delta; `file_format` puts them into a file.
 
 One row is one changed element: `parameter` (dictionary), `row`, `col` (as the tensor is stored), `value`, one width
-up, see `increments`; sorted. The few elements whose difference does not fit are listed in the metadata with their
+up, see `increment`; sorted. The few elements whose difference does not fit are listed in the metadata with their
 bits before and after.
 """
 
@@ -32,7 +32,7 @@ def schema(dtype: str) -> pa.Schema:
     )
 
 
-def table_of(
+def encode_changes(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], dtype: str
 ) -> tuple[pa.Table, dict[str, list[dict[str, Any]]]]:
     """Return the rows of what differs between two states, and each parameter's exceptions."""
@@ -59,7 +59,7 @@ def _difference(
     before: Tensor, after: Tensor, wider: torch.dtype
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], list[dict[str, Any]]]:
     """Return (flat indices, values, exceptions) of the elements whose bits differ."""
-    changed = changes(before, after).flatten().nonzero()[:, 0]
+    changed = find_changes(before, after).flatten().nonzero()[:, 0]
     old, new = (state.detach().cpu().flatten()[changed].to(wider) for state in (before, after))
     value = new - old
     # exact in both directions, finite, and no signed zero, which a sum cannot restore
@@ -72,7 +72,7 @@ def _difference(
     return changed[fits].numpy(), value[fits].numpy(), exceptions
 
 
-def changes(before: Tensor, after: Tensor) -> Tensor:
+def find_changes(before: Tensor, after: Tensor) -> Tensor:
     """Return which elements' bits differ."""
     bits = {4: torch.int32, 2: torch.int16}[before.element_size()]
     old, new = (state.detach().cpu().contiguous().view(bits) for state in (before, after))

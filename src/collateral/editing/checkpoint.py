@@ -6,7 +6,7 @@ from pathlib import Path
 
 from collateral.deltas.file_format import read_outline
 from collateral.deltas.replay import apply_chain
-from collateral.editing.method import attached
+from collateral.editing.method import attach
 from collateral.editing.registry import load_method
 from collateral.editing.state import read_state, recipe_sha256
 from collateral.models.language_model import LanguageModel
@@ -31,5 +31,5 @@ def at_checkpoint(model: LanguageModel, deltas: Sequence[Path], state: Path | No
     about = read_outline(deltas[-1]).metadata
     recipe = about["editor"]
     method = load_method(recipe["method"], recipe["settings"])
-    with attached(method, model, read_state(state, about["to_edits"], recipe_sha256(recipe))):
+    with attach(method, model, read_state(state, about["to_edits"], recipe_sha256(recipe))):
         yield

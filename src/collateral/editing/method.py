@@ -30,7 +30,7 @@ class UnstableEditError(CollateralError):
         self.reason = escape_unprintable(reason)
 
 
-def unchanged(_: str, update: Update) -> Update:
+def keep_update(_: str, update: Update) -> Update:
     """Return an update as it is."""
     return update
 
@@ -54,7 +54,7 @@ class Prepared:
     step_norms: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     hypernetwork: Path | None = None
-    adjust: Callable[[str, Update], Update] = unchanged
+    adjust: Callable[[str, Update], Update] = keep_update
     _loaded: dict[int, Moment] = field(default_factory=dict, repr=False, compare=False)
     _learnt: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -126,15 +126,15 @@ class EditingMethod(Protocol):
 class AdapterMethod(EditingMethod, Protocol):
     """A method that changes no weight: what it learnt is its state, put on the model while it is used."""
 
-    def attached(self, model: LanguageModel, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    def attach(self, model: LanguageModel, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """Return a context within which the model answers as edited."""
 
 
-def attached(
+def attach(
     method: EditingMethod, model: LanguageModel, state: Mapping[str, Tensor]
 ) -> AbstractContextManager[None]:
     """Return the context in which a method's model answers as edited: nothing to do unless it is an adapter."""
-    return method.attached(model, state) if isinstance(method, AdapterMethod) else nullcontext()
+    return method.attach(model, state) if isinstance(method, AdapterMethod) else nullcontext()
 
 
 def replaces(method: EditingMethod) -> bool:

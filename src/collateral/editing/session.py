@@ -14,16 +14,16 @@ from tqdm import tqdm
 
 from collateral.data.edit_order import derive_seed
 from collateral.data.facts import Fact
-from collateral.deltas.operations import Ledger, Operation
+from collateral.deltas.operations import Operation, OperationLog
 from collateral.deltas.update import Delta, Factors, Update, norm, restore, snapshot
 from collateral.editing.method import (
     Edit,
     EditingMethod,
     Prepared,
     UnstableEditError,
-    attached,
+    attach,
+    keep_update,
     replaces,
-    unchanged,
 )
 from collateral.editing.regularizer import Regularizer, regularize
 from collateral.io.parquet import write_table
@@ -31,12 +31,12 @@ from collateral.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
 
-Numbered = tuple[int, Fact]
-Observer = Callable[[Sequence[Numbered]], None]
+NumberedFact = tuple[int, Fact]
+Observer = Callable[[Sequence[NumberedFact]], None]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Editor:
     """A named editor.
 
     Attributes:
@@ -65,7 +65,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Link:
+class EditedLink:
     """What one link did.
 
     Attributes:
@@ -89,15 +89,15 @@ class Link:
 
 def run_link(
     model: LanguageModel,
-    recipe: Recipe,
-    facts: Sequence[Numbered],
+    recipe: Editor,
+    facts: Sequence[NumberedFact],
     prepared: Prepared,
     state: Mapping[str, Tensor],
     *,
     original: Mapping[str, Tensor],
     seed: int,
     observe: Observer,
-) -> Link:
+) -> EditedLink:
     """Edit the facts in turn, in place, and return what changed.
 
     Args:
@@ -114,17 +114,17 @@ def run_link(
         UnstableEditError: an update is not finite or too large, and the recipe does not say to skip it.
     """
     before: dict[str, Tensor] = dict(original) if recipe.replaces else {}
-    carried: Mapping[str, Tensor] = state
+    method_state: Mapping[str, Tensor] = state
     records: list[dict[str, Any]] = []
     latest = Delta()
-    ledger = Ledger(open_=not recipe.replaces)
+    ledger = OperationLog(open_=not recipe.replaces)
     size = recipe.batch_size
     groups = [facts[i : i + size] for i in range(0, len(facts), size)]
     quiet = True if len(groups) == 1 else None  # None: shown where there is a terminal
     for group in tqdm(groups, desc="edit", unit="operation", disable=quiet):
         weights = snapshot(model, tuple(original)) if replaces(recipe.method) else {}
         try:
-            delta, edit = _operation(model, recipe, group, prepared, carried, original, seed)
+            delta, edit = _compute_operation(model, recipe, group, prepared, method_state, original, seed)
         except UnstableEditError as error:
             if not recipe.skip_unstable:
                 raise
@@ -134,36 +134,36 @@ def run_link(
                 {"position": n, "fact": fact, "status": "skipped", "reason": error.reason}
                 for n, fact in group
             ]
-            with attached(recipe.method, model, carried):
+            with attach(recipe.method, model, method_state):
                 observe(group)
             continue
         before |= snapshot(model, tuple(name for name in delta.updates if name not in before))
         for name in delta.updates:
             ledger.add(name, delta.updates[name], before[name], model.architecture.transposed)
         delta.apply(model)
-        latest, carried = _factored(delta), edit.state
-        records += _rows(group, delta, edit)
+        latest, method_state = _select_factors(delta), edit.state
+        records += _record_operation(group, delta, edit)
         del delta, edit  # a dense update takes as much as the matrices in float64
-        with attached(recipe.method, model, carried):
+        with attach(recipe.method, model, method_state):
             observe(group)
     after = snapshot(model, tuple(before))
     if recipe.regularizer.kind == "accumulated":
         raw = {f"{RAW}{name}": stored for name, stored in after.items()}
-        carried = {**carried, **raw}
-        after = _restrained(model, recipe.regularizer, original, after)
-    return Link(before, after, carried, records, latest, ledger.operations)
+        method_state = {**method_state, **raw}
+        after = _regularize_accumulated(model, recipe.regularizer, original, after)
+    return EditedLink(before, after, method_state, records, latest, ledger.operations)
 
 
-def _factored(delta: Delta) -> Delta:
+def _select_factors(delta: Delta) -> Delta:
     """Return the updates that are factors."""
-    return Delta({name: one for name, one in delta.updates.items() if isinstance(one, Factors)})
+    return Delta({name: update for name, update in delta.updates.items() if isinstance(update, Factors)})
 
 
-def _rows(group: Sequence[Numbered], delta: Delta, edit: Edit) -> list[dict[str, Any]]:
+def _record_operation(group: Sequence[NumberedFact], delta: Delta, edit: Edit) -> list[dict[str, Any]]:
     """Return a record of each fact of an operation that was applied."""
     norms = {"update_norm": delta.norm(), "raw_norm": edit.delta.norm()}
     rows = []
-    for (position, fact), own in zip(group, edit.per_fact or ({},) * len(group), strict=True):
+    for (position, fact), numbers in zip(group, edit.per_fact or ({},) * len(group), strict=True):
         log.info(
             "edit %d: %s -> %s, norm of the update %.4g",
             position,
@@ -171,23 +171,25 @@ def _rows(group: Sequence[Numbered], delta: Delta, edit: Edit) -> list[dict[str,
             fact.target_new,
             norms["update_norm"],
         )
-        rows.append({"position": position, "fact": fact, "status": "applied", **norms, **edit.record, **own})
+        rows.append(
+            {"position": position, "fact": fact, "status": "applied", **norms, **edit.record, **numbers}
+        )
     return rows
 
 
 RAW = "raw/"  # prefix, in a state, of the weights that a checkpoint's accumulated update was restrained from
 
 
-def _operation(
+def _compute_operation(
     model: LanguageModel,
-    recipe: Recipe,
-    group: Sequence[Numbered],
+    recipe: Editor,
+    group: Sequence[NumberedFact],
     prepared: Prepared,
     state: Mapping[str, Tensor],
     original: Mapping[str, Tensor],
     seed: int,
 ) -> tuple[Delta, Edit]:
-    """Return the regularised update of one operation, not applied, and what the method said."""
+    """Return the regularised update of one operation, not applied, and what the method returned."""
     number, first = group[0]
     regularizer = recipe.regularizer
     if replaces(recipe.method):
@@ -200,13 +202,13 @@ def _operation(
         w_0 = model.oriented(original[name]) if name in original else None
         return regularize(regularizer, matrix, w_0, update, derive_seed("regularizer", seed, number, name))
 
-    own = replace(
+    inputs = replace(
         prepared,
         seed=derive_seed("edit", seed, number),
-        adjust=adjust if regularizer.within_layers else unchanged,
+        adjust=adjust if regularizer.within_layers else keep_update,
     )
     known = {name: tensor for name, tensor in state.items() if not name.startswith(RAW)}
-    edit = recipe.method(model, [fact for _, fact in group], own, known)
+    edit = recipe.method(model, [fact for _, fact in group], inputs, known)
     delta = edit.delta
     if not regularizer.within_layers:
         delta = Delta({name: adjust(name, update) for name, update in delta.updates.items()})
@@ -222,7 +224,7 @@ def _operation(
     return delta, edit
 
 
-def _restrained(
+def _regularize_accumulated(
     model: LanguageModel,
     regularizer: Regularizer,
     original: Mapping[str, Tensor],

@@ -17,7 +17,13 @@ from tqdm import tqdm
 from collateral.data.edit_order import derive_seed, last_facts, sampled_facts
 from collateral.data.facts import Fact, read_facts
 from collateral.editing.algorithms.hypernetwork import Hypernetwork, write_hypernetwork
-from collateral.editing.algorithms.token_gradients import Gradient, Passage, edited, gradients, joined
+from collateral.editing.algorithms.token_gradients import (
+    Gradient,
+    Passage,
+    apply_updates,
+    compute_gradients,
+    join_gradients,
+)
 from collateral.editing.methods.mend import Mend
 from collateral.editing.registry import load_method
 from collateral.errors import CollateralError
@@ -211,9 +217,9 @@ class Training:
         """Return the loss of one edit of some facts together."""
         mend = self._mend
         lessons = [self._lesson(fact) for fact in facts]
-        updates = self.network(joined([lesson.gradients for lesson in lessons]))
+        updates = self.network(join_gradients([lesson.gradients for lesson in lessons]))
         total = torch.zeros((), device=self._model.device)
-        with edited(self._model, updates):
+        with apply_updates(self._model, updates):
             for lesson in lessons:
                 log_p = lesson.passage.log_p()
                 nll = lesson.passage.nll(log_p)[: lesson.asked].mean()
@@ -233,7 +239,7 @@ class Training:
         pairs += [(probe.prompt, probe.target) for probe in fact.neighborhood]
         rows = [tokenize(self._model.tokenizer, prompt, target) for prompt, target in pairs]
         passage = Passage(self._model, rows, self._mend.layers[0])
-        found, _ = gradients(self._model, passage, list(self._shapes), 1)
+        found, _ = compute_gradients(self._model, passage, list(self._shapes), 1)
         with torch.no_grad():
             log_p = passage.log_p()[passage.row >= asked]
         lesson = _Lesson(found, passage, asked, log_p)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from collateral.deltas.file_format import read_outline
 from collateral.deltas.increment import Increment
 from collateral.editing.checkpoint import at_checkpoint
-from collateral.editing.prepare.second_moments import windows
+from collateral.editing.prepare.second_moments import cut_windows
 from collateral.editing.registry import edited_layers
 from collateral.errors import CollateralError
 from collateral.io.parquet import write_table
@@ -81,7 +81,7 @@ def measure_drift(
         CollateralError: a file is damaged, or the text is shorter than one sequence.
     """
     layers = find_measured_layers(model, [read_outline(delta) for delta in deltas])
-    batches = list(windows(model, texts, tokens, sequence_length, _ROWS))
+    batches = list(cut_windows(model, texts, tokens, sequence_length, _ROWS))
     available = sum(batch.numel() for batch in batches)
     if not available:
         raise CollateralError(

@@ -18,7 +18,7 @@ class HubTasksError(CollateralError):
     """Tasks read data sets that are not in the catalogue, and the hub's cache does not have them."""
 
 
-def prove_models(study: Study) -> None:
+def check_models(study: Study) -> None:
     """Check every file of every model against its manifest, and load config and tokenizer.
 
     Raises:
@@ -41,7 +41,7 @@ def prove_models(study: Study) -> None:
                 ) from None
 
 
-def prove_tasks(study: Study, folders: Mapping[str, Sequence[Path]]) -> None:
+def check_tasks(study: Study, folders: Mapping[str, Sequence[Path]]) -> None:
     """Load all tasks of the study's suites with their data.
 
     With a network this brings what tasks outside the catalogue read into the user's hub cache; without one it shows

@@ -13,9 +13,9 @@ from collateral.deltas.replay import apply_chain
 from collateral.deltas.update import restore, snapshot
 from collateral.editing.method import Prepared
 from collateral.editing.prepare.context_templates import read_templates
-from collateral.editing.prepare.second_moments import layers_in
+from collateral.editing.prepare.second_moments import read_layers
 from collateral.editing.registry import is_flagged, load_method, load_regularizer
-from collateral.editing.session import RAW, Link, Numbered, Recipe, run_link, write_records
+from collateral.editing.session import RAW, EditedLink, Editor, NumberedFact, run_link, write_records
 from collateral.editing.state import read_state, recipe_sha256, write_state
 from collateral.errors import CollateralError
 from collateral.evaluation.efficacy import Reference, measure_facts, read_reference, write_rows
@@ -26,7 +26,7 @@ from collateral.models.manifest import write_manifest
 
 
 @dataclass(frozen=True)
-class LinkFiles:
+class LinkInputs:
     """What one link of a chain reads.
 
     Attributes:
@@ -56,32 +56,32 @@ class LinkFiles:
     state: Path | None = None
 
 
-def link_files(given: Mapping[str, Any]) -> LinkFiles:
-    """Return the files among a job's inputs, given by name; inputs that the job does not need are absent or empty."""
+def parse_link_inputs(inputs: Mapping[str, Any]) -> LinkInputs:
+    """Return the files among a job's inputs, by name; inputs that the job does not need are absent or empty."""
 
-    def one(name: str) -> Path | None:
-        return Path(str(given[name])) if given.get(name) else None
+    def path_of(name: str) -> Path | None:
+        return Path(str(inputs[name])) if inputs.get(name) else None
 
-    def several(name: str) -> list[Path]:
-        return [Path(path) for path in given.get(name, [])]
+    def paths_of(name: str) -> list[Path]:
+        return [Path(path) for path in inputs.get(name, [])]
 
-    return LinkFiles(
-        model=Path(given["model"]).parent,
-        facts=Path(given["facts"]),
-        sequence=Path(given["sequence"]),
-        known=one("known"),
-        contexts=Path(given["contexts"]),
-        moments=one("moments"),
-        hypernetwork=one("hypernetwork"),
-        reference=several("reference"),
-        like=several("like"),
-        deltas=several("deltas"),
-        state=one("state"),
+    return LinkInputs(
+        model=Path(inputs["model"]).parent,
+        facts=Path(inputs["facts"]),
+        sequence=Path(inputs["sequence"]),
+        known=path_of("known"),
+        contexts=Path(inputs["contexts"]),
+        moments=path_of("moments"),
+        hypernetwork=path_of("hypernetwork"),
+        reference=paths_of("reference"),
+        like=paths_of("like"),
+        deltas=paths_of("deltas"),
+        state=path_of("state"),
     )
 
 
 def edit_link(
-    files: LinkFiles,
+    files: LinkInputs,
     *,
     recipe: Mapping[str, Any],
     start: int,
@@ -126,7 +126,7 @@ def edit_link(
 
 
 def _edited(
-    files: LinkFiles,
+    files: LinkInputs,
     recipe: Mapping[str, Any],
     start: int,
     edits: int,
@@ -134,12 +134,12 @@ def _edited(
     new_tokens: int,
     dtype: str,
     device: str,
-) -> tuple[Link, list[dict[str, Any]], dict[str, Any]]:
-    """Return the edits that were made, the probes after each, and what the increment says of itself.
+) -> tuple[EditedLink, list[dict[str, Any]], dict[str, Any]]:
+    """Return the edits that were made, the probes after each, and the metadata of the increment.
 
     The model ends with this function.
     """
-    editor, chosen, reference = begin(files, recipe, start, edits)
+    editor, chosen, reference = prepare_editor(files, recipe, start, edits)
     model = load_model(files.model, dtype, device)
     names = editor.method.parameters(model)
     original = snapshot(model, names) if editor.needs_original else {}
@@ -148,11 +148,11 @@ def _edited(
     restore(model, {name.removeprefix(RAW): state[name] for name in state if name.startswith(RAW)})
     probes: list[dict[str, Any]] = []
 
-    def observe(group: Sequence[Numbered]) -> None:
+    def observe(group: Sequence[NumberedFact]) -> None:
         probes.extend(measure_facts(model, group, "after_edit", new_tokens, reference))
 
-    given = prepared(files)
-    link = run_link(model, editor, chosen, given, state, original=original, seed=seed, observe=observe)
+    prepared = read_prepared(files)
+    link = run_link(model, editor, chosen, prepared, state, original=original, seed=seed, observe=observe)
     about = {
         "base": model.source,
         "base_sha256": model.base_sha256,
@@ -164,13 +164,13 @@ def _edited(
     return link, probes, about
 
 
-def begin(
-    files: LinkFiles, recipe: Mapping[str, Any], start: int, edits: int
-) -> tuple[Recipe, list[Numbered], Reference]:
+def prepare_editor(
+    files: LinkInputs, recipe: Mapping[str, Any], start: int, edits: int
+) -> tuple[Editor, list[NumberedFact], Reference]:
     """Return the editor, the facts number `start + 1` to `edits`, and the unedited model's probes of them."""
     facts = {fact.fact_id: fact for fact in read_facts(files.facts)}
     chosen = chosen_facts(facts, files.sequence, files.known, edits)[start:]
-    editor = Recipe(
+    editor = Editor(
         load_method(recipe["method"], recipe["settings"]),
         load_regularizer(recipe["regularizer"]),
         recipe["batch_size"],
@@ -180,13 +180,13 @@ def begin(
     return editor, chosen, read_reference(files.reference)
 
 
-def prepared(files: LinkFiles) -> Prepared:
+def read_prepared(files: LinkInputs) -> Prepared:
     """Return what was computed from the unedited model, and the step norms that a placebo takes."""
     norms: dict[str, float] = {}
     for path in files.like:
         table = read_table(path, "records of edits").select("fact_id", "update_norm")
         norms |= dict(table.fill_null(0.0).iter_rows())  # a skipped edit has none
-    moments = dict.fromkeys(layers_in(files.moments), files.moments) if files.moments else {}
+    moments = dict.fromkeys(read_layers(files.moments), files.moments) if files.moments else {}
     return Prepared(
         templates=read_templates(files.contexts),
         moments=moments,

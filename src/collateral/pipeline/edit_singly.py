@@ -10,12 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collateral.deltas.update import Factors, restore, snapshot
-from collateral.editing.session import Link, Numbered, run_link, write_records
+from collateral.editing.session import EditedLink, NumberedFact, run_link, write_records
 from collateral.evaluation.efficacy import measure_facts, write_rows
 from collateral.evaluation.weights.statistics import compute_single_statistics
 from collateral.io.parquet import write_table
 from collateral.models.language_model import load_model
-from collateral.pipeline.edit_chain import LinkFiles, begin, prepared
+from collateral.pipeline.edit_chain import LinkInputs, prepare_editor, read_prepared
 
 SCHEMA = {
     "position": pl.Int32,
@@ -28,7 +28,7 @@ SCHEMA = {
 
 
 def edit_singly(
-    files: LinkFiles,
+    files: LinkInputs,
     *,
     recipe: Mapping[str, Any],
     start: int,
@@ -64,43 +64,45 @@ def edit_singly(
     Raises:
         CollateralError: any input is damaged or does not belong to the others.
     """
-    editor, chosen, reference = begin(files, recipe, start, edits)
+    editor, chosen, reference = prepare_editor(files, recipe, start, edits)
     model = load_model(files.model, dtype, device)
     original = snapshot(model, editor.method.parameters(model)) if editor.needs_original else {}
-    given = prepared(files)
+    prepared = read_prepared(files)
     probes: list[dict[str, Any]] = []
     made: list[dict[str, Any]] = []
     moved: list[tuple[Any, ...]] = []
 
-    def observe(group: Sequence[Numbered]) -> None:
+    def observe(group: Sequence[NumberedFact]) -> None:
         probes.extend(measure_facts(model, group, "after_edit", new_tokens, reference))
 
     size = editor.batch_size
     groups = [chosen[i : i + size] for i in range(0, len(chosen), size)]
     for group in tqdm(groups, desc="single edits", unit="operation", disable=None):
-        link = run_link(model, editor, group, given, {}, original=original, seed=seed, observe=observe)
+        link = run_link(model, editor, group, prepared, {}, original=original, seed=seed, observe=observe)
         made += link.records
-        moved += _moved(group, link, weigh)
+        moved += _measure_change(group, link, weigh)
         restore(model, link.before)
     write_rows(probes, after_edit)
     write_records(made, records)
     write_table(pl.DataFrame(moved, schema=SCHEMA, orient="row"), weights)
 
 
-def _moved(group: Sequence[Numbered], link: Link, weigh: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def _measure_change(
+    group: Sequence[NumberedFact], link: EditedLink, weigh: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
     position, fact = group[0]
     rows = []
     for name, before in link.before.items():
         if before.ndim == 2:
-            closed = _closed(link, name, before)
-            own = compute_single_statistics(
+            closed = _exact_factors(link, name, before)
+            statistics = compute_single_statistics(
                 before, link.after[name], closed, weigh["thresholds"], weigh["quantiles"]
             )
-            rows += [(position, fact.fact_id, name, *row) for row in own]
+            rows += [(position, fact.fact_id, name, *row) for row in statistics]
     return rows
 
 
-def _closed(link: Link, name: str, before: Tensor) -> Factors | None:
+def _exact_factors(link: EditedLink, name: str, before: Tensor) -> Factors | None:
     """Return the update as factors, where they are what was added: not masked, and lost in no rounding."""
     update = link.latest.updates.get(name)
     whole = isinstance(update, Factors) and update.mask is None

@@ -41,7 +41,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verification:
     """What was looked at.
 
     Attributes:
@@ -53,7 +53,7 @@ class Verified:
     faults: tuple[Fault, ...]
 
 
-def verify(workdir: Path) -> Verified:
+def verify(workdir: Path) -> Verification:
     """Return every fault of the files in a working directory's `resources` and `results`.
 
     Each file is read as the workflow reads it; then what belongs together is compared: a model's files with its
@@ -74,7 +74,7 @@ def verify(workdir: Path) -> Verified:
         faults += _chain_faults(root, chain, damaged)
     faults += _sequence_faults(root, damaged)
     faults += _report_faults(root)
-    return Verified(files, tuple(faults))
+    return Verification(files, tuple(faults))
 
 
 def _files(root: Path) -> Iterator[Path]:

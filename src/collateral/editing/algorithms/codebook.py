@@ -120,7 +120,7 @@ class Codebook:
         return replace(self, values=values)
 
 
-def replaced_at(
+def replaced_tokens(
     replacement: Replacement, end: Int[Tensor, " rows"], tokens: int
 ) -> Bool[Tensor, "rows tokens"]:
     """Return which tokens a value replaces, where `end` is each prompt's last token."""
@@ -130,7 +130,9 @@ def replaced_at(
     return columns <= end[:, None] if replacement == "prompt" else (columns >= 0).expand(len(end), -1)
 
 
-def put(output: Any, where: Bool[Tensor, "rows tokens"], values: Float[Tensor, "rows d_out"]) -> Any:
+def replace_tokens(
+    output: Any, where: Bool[Tensor, "rows tokens"], values: Float[Tensor, "rows d_out"]
+) -> Any:
     """Return a module's output with each row's value at some of its tokens; the other tokens keep their bits."""
     hidden = get_hidden(output)
     made = torch.where(where[:, :, None], values[:, None].to(hidden.dtype), hidden)
@@ -138,7 +140,7 @@ def put(output: Any, where: Bool[Tensor, "rows tokens"], values: Float[Tensor, "
 
 
 @contextmanager
-def consulted(
+def consult(
     model: LanguageModel, module: nn.Module, book: Codebook, replacement: Replacement
 ) -> Iterator[None]:
     """Let the codebook answer for a module.
@@ -166,7 +168,7 @@ def consulted(
             entering = args[0].to(end.device)  # which may come from the card before
             distances, near = book.nearest(entering[torch.arange(rows, device=end.device), end])
             hit, values = distances <= book.epsilons[near], book.values[near]
-            where = replaced_at(replacement, end, tokens)
+            where = replaced_tokens(replacement, end, tokens)
         elif replacement != "all":
             return None
         elif len(hit) != rows:
@@ -174,7 +176,7 @@ def consulted(
         else:
             where = hit.new_ones(rows, tokens)
         # without a hit not even a copy: these are the base model's own bits
-        return put(output, where & hit[:, None], values) if hit.any() else None
+        return replace_tokens(output, where & hit[:, None], values) if hit.any() else None
 
     handles = [
         model.network.base_model.register_forward_pre_hook(begin, with_kwargs=True),

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta, Update, dense, restore, snapshot
 from collateral.editing.algorithms.value_optimization import (
-    Searching,
+    OptimizationSettings,
     Site,
     Target,
-    objective_of,
     optimize_targets,
+    read_objective,
     target_record,
 )
 from collateral.editing.method import Edit, Prepared, UnstableEditError
@@ -31,7 +31,7 @@ Values = Float[Tensor, "d_out facts"]
 
 
 @runtime_checkable
-class MassMethod(Searching, Protocol):
+class MassMethod(OptimizationSettings, Protocol):
     """The settings that methods with several layers share."""
 
     @property
@@ -93,7 +93,7 @@ def edit_layers(
         relaxed: see `Objective`.
         remeasured: see `spread`.
     """
-    objective = replace(objective_of(method), sites=sites, nll_factor=nll_factor, relaxed=relaxed)
+    objective = replace(read_objective(method), sites=sites, nll_factor=nll_factor, relaxed=relaxed)
     layers = method.layers
     templates = chosen_templates(prepared, method.context_samples)
     targets, stems = optimize_targets(model, facts, templates, layers[-1], objective, layers[0])

@@ -11,10 +11,10 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta, Factors
 from collateral.editing.algorithms.value_optimization import (
-    Searching,
+    OptimizationSettings,
     Target,
-    objective_of,
     optimize_target,
+    read_objective,
     target_record,
 )
 from collateral.editing.method import Edit, Prepared, UnstableEditError
@@ -22,7 +22,7 @@ from collateral.models.language_model import LanguageModel
 
 
 @runtime_checkable
-class RankOneMethod(Searching, Protocol):
+class RankOneMethod(OptimizationSettings, Protocol):
     """The settings that methods with one pair in one layer share."""
 
     @property
@@ -69,7 +69,7 @@ def insert(
         UnstableEditError: the update is not finite.
     """
     name = model.down_name(method.layer)
-    target = optimize_target(model, fact, prepared.templates, method.layer, objective_of(method))
+    target = optimize_target(model, fact, prepared.templates, method.layer, read_objective(method))
     pair = pair_of(target)
     direction = pair.along
     if method.mom2_adjustment:

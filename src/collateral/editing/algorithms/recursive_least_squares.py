@@ -27,7 +27,7 @@ Root = Float[Tensor, "d_in rank"]
 Keys = Float[Tensor, "d_in facts"]
 
 
-def grow(grown: Root, keys: Keys) -> Keys:
+def update_root(grown: Root, keys: Keys) -> Keys:
     """Return the gain A'⁻¹ K of new keys, and turn the root of A⁻¹ into that of A'⁻¹, A' = A + K Kᵀ.
 
     Args:
@@ -47,7 +47,7 @@ def grow(grown: Root, keys: Keys) -> Keys:
     return found
 
 
-def gain_of(state: dict[str, Tensor], layer: int, keys: Keys, begin: Callable[[], Root]) -> Keys:
+def compute_gain(state: dict[str, Tensor], layer: int, keys: Keys, begin: Callable[[], Root]) -> Keys:
     """Return the gain of new keys of a layer, and keep the layer's new root in a method's state, as `root/{layer}`.
 
     Args:
@@ -59,7 +59,7 @@ def gain_of(state: dict[str, Tensor], layer: int, keys: Keys, begin: Callable[[]
     """
     name = f"root/{layer}"
     root = copy_tensor(state[name], keys.device) if name in state else begin().to(keys.device).contiguous()
-    gain = grow(root, keys)
+    gain = update_root(root, keys)
     state[name] = root
     return gain
 

@@ -28,11 +28,14 @@ class Gradient:
     d: Float[Tensor, "tokens d_out"]
 
 
-def joined(gradients: Sequence[Mapping[str, Gradient]]) -> dict[str, Gradient]:
+def join_gradients(compute_gradients: Sequence[Mapping[str, Gradient]]) -> dict[str, Gradient]:
     """Return the gradients of a sum of losses, by matrix."""
     return {
-        name: Gradient(torch.cat([g[name].x for g in gradients]), torch.cat([g[name].d for g in gradients]))
-        for name in gradients[0]
+        name: Gradient(
+            torch.cat([g[name].x for g in compute_gradients]),
+            torch.cat([g[name].d for g in compute_gradients]),
+        )
+        for name in compute_gradients[0]
     }
 
 
@@ -83,7 +86,7 @@ def _hooked(model: LanguageModel, hooks: Mapping[str, Hook]) -> Iterator[None]:
 
 
 @torch.enable_grad()
-def gradients(
+def compute_gradients(
     model: LanguageModel, passage: Passage, names: Sequence[str], rows: int
 ) -> tuple[dict[str, Gradient], float]:
     """Return the gradient, by each matrix, of the NLL summed over a passage's first rows, and the mean NLL.
@@ -111,7 +114,7 @@ def gradients(
 
 
 @contextmanager
-def edited(model: LanguageModel, updates: Mapping[str, Factors]) -> Iterator[None]:
+def apply_updates(model: LanguageModel, updates: Mapping[str, Factors]) -> Iterator[None]:
     """Run as if the updates were in the weights, so that a loss can be differentiated by them."""
 
     def added(update: Factors) -> Hook:

@@ -58,7 +58,7 @@ class Objective:
 
 
 @runtime_checkable
-class Searching(Protocol):
+class OptimizationSettings(Protocol):
     """The settings that all methods with an inner optimisation share; `Objective` says what they mean."""
 
     @property
@@ -82,7 +82,7 @@ class Searching(Protocol):
         """Factor of the essence drift."""
 
 
-def objective_of(method: Searching) -> Objective:
+def read_objective(method: OptimizationSettings) -> Objective:
     """Return the objective that a method's settings describe."""
     return Objective(
         method.v_num_grad_steps,

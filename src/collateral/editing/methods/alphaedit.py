@@ -10,7 +10,7 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.deltas.update import Factors
 from collateral.editing.algorithms.multi_layer import Layer, edit_layers
-from collateral.editing.algorithms.recursive_least_squares import gain_of
+from collateral.editing.algorithms.recursive_least_squares import compute_gain
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
 from collateral.editing.ranges import Above, AtLeast, Increasing
@@ -79,7 +79,7 @@ class Alphaedit:
                 basis = prepared.moment(at.number).null_space(self.nullspace_threshold, at.keys.device)
                 return basis / math.sqrt(self.l2)
 
-            return Factors(at.residual / at.remaining, gain_of(kept, at.number, at.keys, begin))
+            return Factors(at.residual / at.remaining, compute_gain(kept, at.number, at.keys, begin))
 
         return edit_layers(self, model, facts, prepared, kept, closed_form)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from collateral.data.facts import Fact
 from collateral.editing.algorithms.multi_layer import Layer, edit_layers
-from collateral.editing.algorithms.recursive_least_squares import gain_of, refit
+from collateral.editing.algorithms.recursive_least_squares import compute_gain, refit
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
 from collateral.editing.ranges import Above, AtLeast, Increasing
@@ -86,7 +86,7 @@ class D4s:
                 moment = prepared.moment(at.number)
                 return moment.inverse_root(self.mom2_update_weight, self.mom2_ridge, at.keys.device)
 
-            gain = gain_of(kept, at.number, at.keys, begin)
+            gain = compute_gain(kept, at.number, at.keys, begin)
             fitted = refit(kept, at.number, at.keys, share, gain)
             return fitted if again else fitted / at.remaining
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta
-from collateral.editing.algorithms.codebook import Codebook, consulted, put, replaced_at
+from collateral.editing.algorithms.codebook import Codebook, consult, replace_tokens, replaced_tokens
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared, UnstableEditError
 from collateral.editing.ranges import Above, AtLeast
@@ -91,13 +91,13 @@ class Grace:
         record = {"loss": loss, "steps": float(steps)}
         return Edit(Delta(), book.learnt(entry, value).state(), record)
 
-    def attached(self, model: LanguageModel, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    def attach(self, model: LanguageModel, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """Return a context within which the model answers as edited."""
         if not state:
             return nullcontext()
         module = self.wrapped(model)
         book = Codebook.of(state, next(module.parameters()).device)
-        return consulted(model, module, book, self.replacement)
+        return consult(model, module, book, self.replacement)
 
 
 class _EditRun:
@@ -123,12 +123,12 @@ class _EditRun:
         self.query: Tensor = wrapped["input"][0, last].float().to(place)
         self.size = (len(self.query), wrapped["output"].shape[-1])
         self._end = torch.tensor([last - start], device=place)
-        self._where = replaced_at(settings.replacement, self._end, len(ids) - start)
+        self._where = replaced_tokens(settings.replacement, self._end, len(ids) - start)
 
     def _log_p(self, value: Tensor) -> Tensor:
         """Return log p(t_j | prompt, t_<j) of every target token when the value stands in."""
         handle = self._module.register_forward_hook(
-            lambda _, __, output: put(output, self._where, value[None])
+            lambda _, __, output: replace_tokens(output, self._where, value[None])
         )
         try:
             final = self._rows.final(self._rows.hidden)

@@ -9,7 +9,7 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.deltas.update import Factors
 from collateral.editing.algorithms.multi_layer import Layer, edit_layers
-from collateral.editing.algorithms.recursive_least_squares import gain_of
+from collateral.editing.algorithms.recursive_least_squares import compute_gain
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared
 from collateral.editing.ranges import Above, AtLeast, Increasing
@@ -85,7 +85,7 @@ class Memit:
             def begin() -> Tensor:
                 return prepared.moment(at.number).inverse_root(*weights, at.keys.device)
 
-            return Factors(share, gain_of(kept, at.number, at.keys, begin))
+            return Factors(share, compute_gain(kept, at.number, at.keys, begin))
 
         return edit_layers(self, model, facts, prepared, kept, closed_form)
 

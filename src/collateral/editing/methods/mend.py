@@ -10,7 +10,7 @@ from torch import Tensor
 from collateral.data.facts import Fact
 from collateral.deltas.update import Delta
 from collateral.editing.algorithms.hypernetwork import read_hypernetwork
-from collateral.editing.algorithms.token_gradients import Passage, gradients
+from collateral.editing.algorithms.token_gradients import Passage, compute_gradients
 from collateral.editing.cost import Cost
 from collateral.editing.method import Edit, Prepared, UnstableEditError
 from collateral.editing.ranges import Above, AtLeast, Increasing
@@ -95,7 +95,7 @@ class Mend:
         )
         trained.check_new(facts)
         rows = [tokenize(model.tokenizer, fact.text(), fact.target_new) for fact in facts]
-        found, loss = gradients(model, Passage(model, rows, self.layers[0]), list(shapes), len(rows))
+        found, loss = compute_gradients(model, Passage(model, rows, self.layers[0]), list(shapes), len(rows))
         with torch.no_grad():
             updates = trained.network(found)
         finite = all(

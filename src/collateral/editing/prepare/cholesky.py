@@ -34,7 +34,7 @@ def mirror(total: Float[Tensor, "d_in d_in"]) -> None:
         total[end:, begin:end] = total[begin:end, end:].T
 
 
-def factorised(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
+def factorize(matrix: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
     """Return the Cholesky factor of a symmetric matrix.
 
     Args:

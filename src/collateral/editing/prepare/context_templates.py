@@ -50,7 +50,7 @@ def _continue(model: LanguageModel, opening: str, length: int, top_k: int, gener
     return str(model.tokenizer.decode(ids, skip_special_tokens=True))
 
 
-def checked_templates(templates: Sequence[str]) -> tuple[str, ...]:
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """Return explicit templates after checking them.
 
     Raises:
@@ -78,4 +78,4 @@ def read_templates(path: Path) -> tuple[str, ...]:
     value = read_sealed_json(path, "context templates")
     if "templates" not in value:
         raise CollateralError(f"{path}: holds no context templates; delete it and run the workflow again")
-    return checked_templates(value["templates"])
+    return check_templates(value["templates"])

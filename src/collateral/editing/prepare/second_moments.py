@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from collateral.editing.prepare.cholesky import Triangle, add_upper, factorised, mirror
+from collateral.editing.prepare.cholesky import Triangle, add_upper, factorize, mirror
 from collateral.editing.state import copy_tensor
 from collateral.errors import CollateralError
 from collateral.models.hooks import listen_to_input, stop_at
@@ -71,7 +71,7 @@ class Moment:
         return solved.reshape(keys.shape).to(keys.dtype)
 
     def _factor(self, ridge: float, device: torch.device | str) -> Float[Tensor, "d_in d_in"]:
-        return factorised(self.ridged(ridge, device), f"second moment over {self.tokens} tokens")
+        return factorize(self.ridged(ridge, device), f"second moment over {self.tokens} tokens")
 
     def inverse_root(
         self, weight: float, ridge: float, device: torch.device | str
@@ -136,7 +136,7 @@ class Moment:
         return self._made[known]
 
 
-def windows(
+def cut_windows(
     model: LanguageModel, texts: Iterable[str], tokens: int, window: int, batch: int
 ) -> Iterator[Int[Tensor, "rows window"]]:
     """Yield batches of full windows cut from the stream of all texts, `tokens` tokens in all."""
@@ -192,7 +192,7 @@ def measure_moments(
         for layer, total in sums.items():
             hooks.enter_context(listen_to_input(model.down(layer), partial(add_upper, total)))
         progress = hooks.enter_context(tqdm(total=budget, desc=_KIND, unit=" tokens", disable=None))
-        for rows in windows(model, texts, budget, window, batch):
+        for rows in cut_windows(model, texts, budget, window, batch):
             with torch.no_grad(), stop_at(model.down(max(sums))):
                 model.network.base_model(input_ids=rows.to(model.device), use_cache=False)
             seen += rows.numel()
@@ -217,7 +217,7 @@ def write_moments(moments: Mapping[int, Moment], path: Path, base_sha256: str) -
     write_parts(matrices, path, about)
 
 
-def layers_in(path: Path) -> list[int]:
+def read_layers(path: Path) -> list[int]:
     """Return the layers whose moments a file has.
 
     Raises:
@@ -239,7 +239,7 @@ def read_moment(path: Path, layer: int) -> Moment:
     Raises:
         CollateralError: the file is missing, truncated, or its bytes are not what was written.
     """
-    if layer not in layers_in(path):
+    if layer not in read_layers(path):
         raise CollateralError(f"{path}: has no layer {layer}; delete it and run the workflow again")
     _, about = read_part(path, _KIND, str(layer))
     tokens = int(about["tokens"][str(layer)])
@@ -252,5 +252,5 @@ def check_moments(path: Path) -> None:
     Raises:
         CollateralError: as for `read_moment`.
     """
-    for layer in layers_in(path):
+    for layer in read_layers(path):
         read_moment(path, layer)
