@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, too
 
 from collateral.analysis.tables import schema
-from collateral.data.loaders import registry as loaders
+from collateral.data import registry as loaders
 from collateral.tasks.benchmarks import about
 from methods_table import methods_table
 

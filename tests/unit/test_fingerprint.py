@@ -15,7 +15,7 @@ from rewording import reword, said_texts
 
 SCRIPTS = sorted((PACKAGE.parents[1] / "workflow/scripts").glob("*.py"))
 REGISTRIES = (
-    "data/loaders/registry.py",
+    "data/registry.py",
     "editing/registry.py",
     "models/architecture.py",
     "report/figures/registry.py",

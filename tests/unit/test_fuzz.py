@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 import inferred_frames
 import report_frames
 from collateral.data.facts import Fact
-from collateral.data.loaders.registry import load_facts
+from collateral.data.registry import load_facts
 from collateral.deltas.file_format import read_increment, read_outline, read_parts, write_increment
 from collateral.deltas.increment import rebuild
 from collateral.errors import CollateralError

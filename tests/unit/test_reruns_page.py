@@ -45,7 +45,7 @@ def registry_of(file):
     """The registry that a file is an entry of, if any."""
     folder = str(Path(file).parent)
     lists = folder in REGISTRIES and "import_module" not in (PACKAGE / file).read_text()
-    return folder if lists and Path(file).stem not in {"__init__", "about", "records"} else None
+    return folder if lists and Path(file).stem != "__init__" else None
 
 
 def page():
@@ -72,7 +72,8 @@ def page():
                 file = f"{registry}/{entry.name}"
                 if registry_of(file):
                     module = f"collateral.{registry.replace('/', '.')}.{entry.stem}"
-                    for reached, _ in reached_files([find_code(path, module, sources=sources)]):
+                    used = f"{module}:load" if registry == "data/loaders" else module
+                    for reached, _ in reached_files([find_code(path, used, sources=sources)]):
                         rows.setdefault(reached, set()).update(names)
     lines = ["| file of src/collateral | rules |", "|---|---|"]
     for file in sorted(rows):

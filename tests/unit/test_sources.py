@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from collateral.data import records
 from collateral.data.facts import Fact, Probe
-from collateral.data.loaders import counterfact, records, zsre
+from collateral.data.loaders import counterfact, zsre
 from sourcefiles import changed, refusal, shared, written
 
 QUESTION: dict[str, Any] = {

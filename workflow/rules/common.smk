@@ -160,9 +160,9 @@ def loading(wildcards, *more):
 
 
 def loader_code(wildcards):
-    """The code that reads a data set, its loader's module included."""
+    """The code that reads a data set, its loader included."""
     loader = STUDY.settings["datasets"][wildcards.dataset]["loader"]
-    return code("load_facts.py", f"collateral.data.loaders.{loader}")
+    return code("load_facts.py", f"collateral.data.loaders.{loader}:load")
 
 
 def dataset_files(wildcards):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from collateral.runtime.job import job
 from collateral.data.facts import first_records, write_facts
-from collateral.data.loaders.registry import load_facts
 from collateral.data.question_forms import in_form
+from collateral.data.registry import load_facts
 from collateral.data.shared_resources import facts_source, made_from
 
 with job(snakemake.log[0]):

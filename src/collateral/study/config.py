@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from collateral.data.registry import loader_names
 from collateral.editing.ranges import describe_annotation
 from collateral.editing.registry import (
     check_settings,
@@ -110,6 +111,9 @@ def _fill_defaults(value: Any, schema: Mapping[str, Any]) -> None:
 
 
 def _check_names(study: Study) -> None:
+    for name, dataset in study.settings["datasets"].items():
+        if dataset["loader"] not in loader_names():
+            raise unknown_name(f"loader in datasets.{name}.loader:", dataset["loader"], loader_names())
     for part in study.parts.values():
         for kind in ("models", "datasets", "editors", "suites"):
             for name in part[kind]:

@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+from collateral.data.about import About
 from collateral.data.facts import PLACEHOLDER, Fact, Probe, first_records
-from collateral.data.loaders.about import About
-from collateral.data.loaders.records import Record, log_left_out, read_records
+from collateral.data.records import Record, log_left_out, read_records
 from collateral.errors import CollateralError
 
 ABOUT = About(

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from collateral.data.about import About
 from collateral.data.facts import PLACEHOLDER, Fact, Probe, first_records, template_from_text
-from collateral.data.loaders.about import About
-from collateral.data.loaders.records import Record, read_records, refuse_repeated
+from collateral.data.records import Record, read_records, refuse_repeated
 from collateral.errors import CollateralError
 
 ABOUT = About(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from collateral.data.about import About
 from collateral.data.facts import Fact, Probe, template_from_text
-from collateral.data.loaders.about import About
-from collateral.data.loaders.records import Record, read_records, refuse_repeated
+from collateral.data.records import Record, read_records, refuse_repeated
 from collateral.errors import CollateralError
 
 ABOUT = About(
@@ -15,6 +15,7 @@ ABOUT = About(
         "Associations in GPT. NeurIPS 2022"
     ),
     home="https://rome.baulab.info",
+    probes=13,
 )
 
 

@@ -4,9 +4,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from collateral.data.about import About
 from collateral.data.facts import Fact, Probe, first_records, template_from_text
-from collateral.data.loaders.about import About
-from collateral.data.loaders.records import Record, log_left_out, read_records
+from collateral.data.records import Record, log_left_out, read_records
 from collateral.errors import CollateralError
 
 ABOUT = About(

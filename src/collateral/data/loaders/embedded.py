@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collateral.data.about import About
 from collateral.data.facts import PLACEHOLDER, Fact, Probe
-from collateral.data.loaders.about import About
 from collateral.errors import CollateralError, unknown_name
 from collateral.io.yaml import read_yaml
 

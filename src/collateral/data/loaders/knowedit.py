@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from collateral.data.about import About
 from collateral.data.facts import Fact, Probe, first_records, template_from_text
-from collateral.data.loaders.about import About
-from collateral.data.loaders.records import Record, log_left_out, read_records
+from collateral.data.records import Record, log_left_out, read_records
 from collateral.errors import CollateralError
 
 ABOUT = About(
@@ -19,6 +19,7 @@ ABOUT = About(
         " of Knowledge Editing for Large Language Models. arXiv 2401.01286, 2024"
     ),
     home="https://github.com/zjunlp/EasyEdit/blob/main/examples/KnowEdit.md",
+    probes=6,
 )
 
 log = logging.getLogger(__name__)

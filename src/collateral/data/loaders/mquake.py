@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from collateral.data.about import About
 from collateral.data.facts import Fact, Probe, first_records
-from collateral.data.loaders.about import About
-from collateral.data.loaders.records import Record, read_records, refuse_repeated
+from collateral.data.records import Record, read_records, refuse_repeated
 
 ABOUT = About(
     title="MQuAKE (counterfactual, temporal and hard cases)",

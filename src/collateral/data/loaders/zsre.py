@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from collateral.data.about import About
 from collateral.data.facts import Fact, Probe, template_from_text
-from collateral.data.loaders.about import About
-from collateral.data.loaders.records import Record, log_left_out, read_records
+from collateral.data.records import Record, log_left_out, read_records
 
 ABOUT = About(
     title="zsRE (evaluation form with portability questions, and training form)",
@@ -18,6 +18,7 @@ ABOUT = About(
         "Zhang. Editing Large Language Models: Problems, Methods, and Opportunities. EMNLP 2023"
     ),
     home="https://github.com/zjunlp/EasyEdit",
+    probes=4,
 )
 
 LOCALITY_PREFIX = "nq question: "

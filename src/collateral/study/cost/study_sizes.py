@@ -6,15 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
+from collateral.data.registry import read_about
 from collateral.io.parquet import read_table
 from collateral.study import paths
 from collateral.study.cost.model_shape import Shape, read_shape
 from collateral.study.design import Study
 from collateral.tasks.token_counts import TaskCount, suite_counts
 
-# ASSUME: probes of a fact in the usual files: the edit, paraphrases, neighbourhood, portability.
-PROBES = {"zsre": 4, "counterfact": 13, "embedded": 5, "mquake": 5, "knowedit": 6}
-_OTHER = 5  # of any other loader's
 # A model of unknown shape asks a cluster for what GPT-2 large would (774 M parameters); plans leave its costs out.
 _UNKNOWN = Shape(layers=36, hidden=1280, intermediate=5120, vocabulary=50257, keys=1280, positions=1024)
 
@@ -54,7 +52,7 @@ def read_sizes(study: Study, folders: Mapping[str, Sequence[Path]]) -> Sizes:
     probes: dict[str, float] = {}
     facts: dict[str, int] = {}
     for name, dataset in settings["datasets"].items():
-        probes[name] = PROBES.get(dataset["loader"], _OTHER)
+        probes[name] = read_about(dataset["loader"]).probes
         if (table := Path(paths.facts(name))).is_file():
             lists = [
                 pl.col(kind).list.len().mean() for kind in ("paraphrases", "neighborhood", "portability")

@@ -14,9 +14,11 @@ class About:
         licence: as its source states it; begins with `unclear: ` and says why where no source does.
         citation: authors, title, venue, year; several works are separated by `; `.
         home: address of the data or of the project that gives it out.
+        probes: of a fact in the usual file (the edit, paraphrases, neighborhood, portability), to estimate costs by.
     """
 
     title: str
     licence: str
     citation: str
     home: str
+    probes: int = 5
