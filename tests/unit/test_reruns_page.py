@@ -44,8 +44,7 @@ fingerprint wider.
 def registry_of(file):
     """The registry that a file is an entry of, if any."""
     folder = str(Path(file).parent)
-    lists = folder in REGISTRIES and "import_module" not in (PACKAGE / file).read_text()
-    return folder if lists and Path(file).stem != "__init__" else None
+    return folder if folder in REGISTRIES and Path(file).stem != "registry" else None
 
 
 def page():
