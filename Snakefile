@@ -45,7 +45,7 @@ include: "workflow/rules/running.smk"
 rule all:
     default_target: True
     input:
-        places.PAGE,
+        paths.PAGE,
         rules.gather.output,
         rules.infer.output,
         rules.gather.input,  # also what the report does not read itself: a deleted file is missed

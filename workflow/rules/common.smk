@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 
-from collateral.study import paths as places, outputs as results, staging
+from collateral.study import outputs as results, paths, staging
 from collateral.data import shared_resources as sharing
 from collateral.tasks.benchmarks.catalogue import foreseen
 from collateral.runtime.definitions import Sources
@@ -59,7 +59,7 @@ wildcard_constraints:
 def locate(path):
     """A path of the config: relative to the working directory, else to the project."""
     try:
-        return places.locate(path, ROOT)
+        return paths.locate(path, ROOT)
     except CollateralError as error:
         raise WorkflowError(str(error))
 
@@ -74,12 +74,12 @@ MIRROR = str(locate(STUDY.settings["mirror"])) if STUDY.settings["mirror"] else 
 
 def checkpoint(name):
     """A file of one checkpoint, with its wildcards."""
-    return places.checkpoint(places.ANY, "{edits}", name)
+    return paths.checkpoint(paths.ANY, "{edits}", name)
 
 
 def single(name):
     """A file of one part of the single edits, with its wildcards."""
-    return places.single(places.ANY, "{edits}", name)
+    return paths.single(paths.ANY, "{edits}", name)
 
 
 @functools.cache  # a study has thousands of jobs
@@ -124,7 +124,7 @@ def order(wildcards):
 
 def downloaded(source):
     """Where a source is found: its own path, or that of its download."""
-    return str(locate(source["path"])) if "path" in source else places.download(source)
+    return str(locate(source["path"])) if "path" in source else paths.download(source)
 
 
 @functools.cache
@@ -149,7 +149,7 @@ def agreed(path, source):
 def model_files(wildcards):
     """Nothing: a model comes from where its source says. But it must be the one that is there, if that is shared."""
     source = STUDY.settings["models"][wildcards.model]["source"]
-    agreed(places.manifest(wildcards.model), sharing.model_source(source))
+    agreed(paths.manifest(wildcards.model), sharing.model_source(source))
     return []
 
 
@@ -169,7 +169,7 @@ def dataset_files(wildcards):
     own = STUDY.settings["datasets"][wildcards.dataset]
     path = Path(downloaded(own["source"]) if "source" in own else locate(own["path"]))
     source = sharing.facts_source(loading(wildcards, "limit", "questions"), str(path))
-    agreed(places.facts(wildcards.dataset), source)
+    agreed(paths.facts(wildcards.dataset), source)
     if not path.is_dir():
         return str(path)
     return sorted(str(one) for one in path.iterdir() if one.suffix in {".tsv", ".yaml"})
@@ -179,7 +179,7 @@ def training_source(wildcards):
     """The file of the facts that an editor trains on."""
     path = downloaded(STUDY.settings["datasets"][wildcards.dataset]["training"])
     source = sharing.facts_source(training_loading(wildcards), path)
-    agreed(places.training_facts(wildcards.dataset), source)
+    agreed(paths.training_facts(wildcards.dataset), source)
     return path
 
 
@@ -191,13 +191,13 @@ def training_loading(wildcards):
 def training_file(wildcards):
     """The table of facts that MEND trains on, where the data set has one of its own."""
     own = STUDY.settings["datasets"][wildcards.dataset]
-    return places.training_facts(wildcards.dataset) if "training" in own else []
+    return paths.training_facts(wildcards.dataset) if "training" in own else []
 
 
 def known_file(wildcards):
     """The table of known facts, where the data set is restricted to them."""
     known = STUDY.settings["datasets"][wildcards.dataset]["known_only"]
-    return places.known("{model}", "{dataset}") if known else []
+    return paths.known("{model}", "{dataset}") if known else []
 
 
 def runtime(wildcards):
@@ -215,23 +215,23 @@ def recipe(wildcards):
 
 
 def moments_text():
-    """The file of the text that keys and activations are taken from, its own or brought from the hub, if any."""
-    text, brought = STUDY.settings["moments"]["text"], staging.find_hub_text(STUDY)
-    if brought:
-        return places.text(brought)
+    """The file of the text that keys and activations are taken from, its own or from the hub, if any."""
+    text, hub = STUDY.settings["moments"]["text"], staging.find_hub_text(STUDY)
+    if hub:
+        return paths.text(hub)
     return str(locate(text["file"])) if "file" in text else []
 
 
 def moments_file(wildcards):
     """The second moments of the layers that an editor needs, if any."""
     layers = STUDY.moment_layers(wildcards.model, wildcards.editor)
-    return places.moments(wildcards.model, layers) if layers else []
+    return paths.moments(wildcards.model, layers) if layers else []
 
 
 def hypernetwork_file(wildcards):
     """The trained hypernetwork that an editor needs, if any."""
     learner = STUDY.learner(wildcards.model, wildcards.editor)
-    return places.hypernetwork(*order(wildcards), learner) if learner else []
+    return paths.hypernetwork(*order(wildcards), learner) if learner else []
 
 
 def at(one, edits, name):
@@ -335,7 +335,7 @@ def likeness(wildcards):
 def references(wildcards, start=0):
     """The unedited model's probes of the facts from number `start + 1` to this checkpoint, and of a few more."""
     blocks = list_reference_blocks(number(wildcards))
-    return [places.reference(*order(wildcards), end) for _, end in blocks if end > start]
+    return [paths.reference(*order(wildcards), end) for _, end in blocks if end > start]
 
 
 @functools.cache
@@ -373,25 +373,25 @@ def suite_benchmarks(suite):
 
 def suite_data(wildcards):
     """The prepared files that a suite's tasks read."""
-    return [places.benchmark(*place) for place in suite_benchmarks(wildcards.suite)]
+    return [paths.benchmark(*place) for place in suite_benchmarks(wildcards.suite)]
 
 
 def staged_files(wildcards):
     """All that a network is needed for."""
     splits = [place for suite in STUDY.names("suites") for place in suite_benchmarks(suite)]
-    return [path for paths in staging.list_staged_files(STUDY, splits).values() for path in paths]
+    return [path for group in staging.list_staged_files(STUDY, splits).values() for path in group]
 
 
 def raw_files(wildcards):
     """The public files of one split, as they came."""
     source = benchmark_source(wildcards.benchmark, wildcards.split)
-    agreed(places.benchmark(wildcards.benchmark, wildcards.split), asdict(source))
+    agreed(paths.benchmark(wildcards.benchmark, wildcards.split), asdict(source))
     return [downloaded(raw.request()) for raw in source.files]
 
 
 def download_source(wildcards):
     """Where a download comes from."""
-    path = places.downloads(wildcards.download)
+    path = paths.downloads(wildcards.download)
     if path not in downloads():
         raise WorkflowError(
             f"{path}: nothing in this study is downloaded to there; name a file that the study has"
@@ -412,8 +412,8 @@ def asked_tasks(suites):
 def suite_results(wildcards, ending):
     """The results of all suites of one checkpoint, and the unedited model's."""
     asked = STUDY.suites(cell(wildcards), number(wildcards))
-    own = [places.abilities(suite, ending) for suite in asked]
-    before = [places.unedited(wildcards.model, name) for name in own]
+    own = [paths.abilities(suite, ending) for suite in asked]
+    before = [paths.unedited(wildcards.model, name) for name in own]
     return before + [path for name in own for path in at(cell(wildcards), [number(wildcards)], name)]
 
 

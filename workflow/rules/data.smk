@@ -8,7 +8,7 @@ rule download_model:
     input:
         model_files,
     output:
-        update(places.manifest("{model}")),
+        update(paths.manifest("{model}")),
     log:
         "logs/download_model/{model}.log",
     conda:
@@ -27,7 +27,7 @@ rule download_model:
 
 rule download:
     output:
-        update(places.downloads("{download}")),
+        update(paths.downloads("{download}")),
     log:
         "logs/download/{download}.log",
     conda:
@@ -66,7 +66,7 @@ rule load_facts:
     input:
         dataset_files,
     output:
-        update(places.facts("{dataset}")),
+        update(paths.facts("{dataset}")),
     log:
         "logs/load_facts/{dataset}.log",
     conda:
@@ -86,7 +86,7 @@ rule load_training_facts:
     input:
         training_source,
     output:
-        update(places.training_facts("{dataset}")),
+        update(paths.training_facts("{dataset}")),
     log:
         "logs/load_training_facts/{dataset}.log",
     conda:
@@ -106,7 +106,7 @@ rule prepare_benchmark:
     input:
         raw_files,
     output:
-        update(places.benchmark("{benchmark}", "{split}")),
+        update(paths.benchmark("{benchmark}", "{split}")),
     log:
         "logs/prepare_benchmark/{benchmark}/{split}.log",
     conda:
@@ -124,9 +124,9 @@ rule prepare_benchmark:
 
 rule sample_sequence:
     input:
-        places.facts("{dataset}"),
+        paths.facts("{dataset}"),
     output:
-        places.sequence("{dataset}", "{seed}"),
+        paths.sequence("{dataset}", "{seed}"),
     log:
         "logs/sample_sequence/{dataset}/seed-{seed}.log",
     conda:

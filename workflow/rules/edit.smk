@@ -3,11 +3,11 @@
 
 rule edit:
     input:
-        model=places.manifest("{model}"),
-        facts=places.facts("{dataset}"),
-        sequence=places.sequence("{dataset}", "{seed}"),
+        model=paths.manifest("{model}"),
+        facts=paths.facts("{dataset}"),
+        sequence=paths.sequence("{dataset}", "{seed}"),
         known=settled(known_file, "model", "dataset"),
-        contexts=places.contexts("{model}"),
+        contexts=paths.contexts("{model}"),
         moments=settled(moments_file, "model", "editor"),
         hypernetwork=settled(hypernetwork_file, *Cell._fields),
         reference=lambda w: references(w, previous(w)),
@@ -48,11 +48,11 @@ rule edit:
 
 rule edit_singly:
     input:
-        model=places.manifest("{model}"),
-        facts=places.facts("{dataset}"),
-        sequence=places.sequence("{dataset}", "{seed}"),
+        model=paths.manifest("{model}"),
+        facts=paths.facts("{dataset}"),
+        sequence=paths.sequence("{dataset}", "{seed}"),
         known=settled(known_file, "model", "dataset"),
-        contexts=places.contexts("{model}"),
+        contexts=paths.contexts("{model}"),
         moments=settled(moments_file, "model", "editor"),
         hypernetwork=settled(hypernetwork_file, *Cell._fields),
         reference=lambda w: references(w, previous(w)),
@@ -91,7 +91,7 @@ rule edit_singly:
 
 rule export_checkpoint:
     input:
-        model=places.manifest("{model}"),
+        model=paths.manifest("{model}"),
         deltas=deltas_upto,
     output:
         directory(checkpoint("exported")),

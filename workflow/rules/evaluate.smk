@@ -3,11 +3,11 @@
 
 rule evaluate_unedited:
     input:
-        model=places.manifest("{model}"),
+        model=paths.manifest("{model}"),
         data=suite_data,
     output:
-        result=places.unedited("{model}", places.abilities("{suite}")),
-        samples=places.unedited("{model}", places.abilities("{suite}", ".items.parquet")),
+        result=paths.unedited("{model}", paths.abilities("{suite}")),
+        samples=paths.unedited("{model}", paths.abilities("{suite}", ".items.parquet")),
     log:
         "logs/evaluate_unedited/{model}/{suite}.log",
     benchmark:
@@ -30,14 +30,14 @@ rule evaluate_unedited:
 
 rule evaluate_abilities:
     input:
-        model=places.manifest("{model}"),
+        model=paths.manifest("{model}"),
         deltas=deltas_upto,
         state=adapter_state if ADAPTERS else [],
         data=suite_data,
         verdict=verdict_before if SKIPPING else [],
     output:
-        result=checkpoint(places.abilities("{suite}")),
-        samples=checkpoint(places.abilities("{suite}", ".items.parquet")),
+        result=checkpoint(paths.abilities("{suite}")),
+        samples=checkpoint(paths.abilities("{suite}", ".items.parquet")),
     log:
         "logs/evaluate_abilities/{model}/{dataset}/seed-{seed}/{editor}/edits-{edits}/{suite}.log",
     benchmark:
@@ -88,9 +88,9 @@ rule screen_collapse:
 
 rule measure_efficacy:
     input:
-        model=places.manifest("{model}"),
-        facts=places.facts("{dataset}"),
-        sequence=places.sequence("{dataset}", "{seed}"),
+        model=paths.manifest("{model}"),
+        facts=paths.facts("{dataset}"),
+        sequence=paths.sequence("{dataset}", "{seed}"),
         known=settled(known_file, "model", "dataset"),
         reference=references,
         deltas=deltas_upto,
@@ -123,7 +123,7 @@ rule measure_efficacy:
 
 rule measure_drift:
     input:
-        model=places.manifest("{model}"),
+        model=paths.manifest("{model}"),
         deltas=deltas_upto,
         state=adapter_state if ADAPTERS else [],
         text=moments_text(),

@@ -35,7 +35,7 @@ def needed(name, wildcards):
     edits, start = int(wildcards.get("edits", 0)), 0
     if edits:  # of a link of a chain, or of a block of the unedited model's probes
         start = previous(wildcards) if editor else list_reference_blocks(edits)[-1][0]
-    layers = places.parse_layers(wildcards.layers) if "layers" in wildcards.keys() else ()
+    layers = paths.parse_layers(wildcards.layers) if "layers" in wildcards.keys() else ()
     return need(Job(name, "", editor=editor, start=start, edits=edits, layers=layers, **own))
 
 

@@ -3,9 +3,9 @@
 
 rule sample_contexts:
     input:
-        model=places.manifest("{model}"),
+        model=paths.manifest("{model}"),
     output:
-        places.contexts("{model}"),
+        paths.contexts("{model}"),
     log:
         "logs/sample_contexts/{model}.log",
     conda:
@@ -25,10 +25,10 @@ rule sample_contexts:
 
 rule measure_moments:
     input:
-        model=places.manifest("{model}"),
+        model=paths.manifest("{model}"),
         text=moments_text(),
     output:
-        places.moments("{model}", "{layers}"),
+        paths.moments("{model}", "{layers}"),
     log:
         "logs/measure_moments/{model}/{layers}.log",
     benchmark:
@@ -39,7 +39,7 @@ rule measure_moments:
     resources:
         **asks("measure_moments"),
     params:
-        layers=lambda w: list(places.parse_layers(w.layers)),
+        layers=lambda w: list(paths.parse_layers(w.layers)),
         settings=STUDY.settings["moments"],
         runtime=settled(runtime, "model"),
         code=model_code("measure_moments.py"),
@@ -51,10 +51,10 @@ rule measure_moments:
 
 rule probe_known:
     input:
-        model=places.manifest("{model}"),
-        facts=places.facts("{dataset}"),
+        model=paths.manifest("{model}"),
+        facts=paths.facts("{dataset}"),
     output:
-        places.known("{model}", "{dataset}"),
+        paths.known("{model}", "{dataset}"),
     log:
         "logs/probe_known/{model}/{dataset}.log",
     conda:
@@ -73,12 +73,12 @@ rule probe_known:
 
 rule measure_reference:
     input:
-        model=places.manifest("{model}"),
-        facts=places.facts("{dataset}"),
-        sequence=places.sequence("{dataset}", "{seed}"),
+        model=paths.manifest("{model}"),
+        facts=paths.facts("{dataset}"),
+        sequence=paths.sequence("{dataset}", "{seed}"),
         known=settled(known_file, "model", "dataset"),
     output:
-        places.reference("{model}", "{dataset}", "{seed}", "{edits}"),
+        paths.reference("{model}", "{dataset}", "{seed}", "{edits}"),
     log:
         "logs/measure_reference/{model}/{dataset}/seed-{seed}/edits-{edits}.log",
     benchmark:
@@ -105,13 +105,13 @@ rule measure_reference:
 
 rule train_hypernetwork:
     input:
-        model=places.manifest("{model}"),
-        facts=places.facts("{dataset}"),
-        sequence=places.sequence("{dataset}", "{seed}"),
+        model=paths.manifest("{model}"),
+        facts=paths.facts("{dataset}"),
+        sequence=paths.sequence("{dataset}", "{seed}"),
         known=settled(known_file, "model", "dataset"),
         training=training_file,
     output:
-        places.hypernetwork("{model}", "{dataset}", "{seed}", "{learner}"),
+        paths.hypernetwork("{model}", "{dataset}", "{seed}", "{learner}"),
     log:
         "logs/train_hypernetwork/{model}/{dataset}/seed-{seed}/{learner}.log",
     benchmark:

@@ -9,8 +9,8 @@ rule gather:
     input:
         **results.list_results(STUDY),
     output:
-        expand(places.table("{table}"), table=MEASURED),
-        expand(places.table("{table}", ".csv"), table=MEASURED),
+        expand(paths.table("{table}"), table=MEASURED),
+        expand(paths.table("{table}", ".csv"), table=MEASURED),
     log:
         "logs/gather.log",
     conda:
@@ -31,10 +31,10 @@ rule gather:
 
 rule infer:
     input:
-        expand(places.table("{table}"), table=READ),
+        expand(paths.table("{table}"), table=READ),
     output:
-        expand(places.table("{table}"), table=INFERRED),
-        expand(places.table("{table}", ".csv"), table=INFERRED),
+        expand(paths.table("{table}"), table=INFERRED),
+        expand(paths.table("{table}", ".csv"), table=INFERRED),
     log:
         "logs/infer.log",
     conda:
@@ -52,12 +52,12 @@ rule infer:
 
 rule report:
     input:
-        tables=expand(places.table("{table}"), table=TABLES),
-        models=expand(places.manifest("{model}"), model=STUDY.names("models")),
+        tables=expand(paths.table("{table}"), table=TABLES),
+        models=expand(paths.manifest("{model}"), model=STUDY.names("models")),
         sequences=results.list_sequences(STUDY),
     output:
         page=report(
-            places.PAGE,
+            paths.PAGE,
             caption="../report/page.rst",
             category="Report",
         ),

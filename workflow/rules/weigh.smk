@@ -3,7 +3,7 @@
 
 rule weigh:
     input:
-        model=places.manifest("{model}"),
+        model=paths.manifest("{model}"),
         deltas=deltas_weighed,
         state=adapter_state if ADAPTERS else [],
     output:

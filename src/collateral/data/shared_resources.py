@@ -54,7 +54,7 @@ def check_source(path: Path, source: Mapping[str, Any]) -> bool:
     except CollateralError:
         if is_shared(path):
             raise
-        return False  # damaged, or of an older version: what it stands beside is verified or made anew
+        return False  # damaged, or of an older version: what it stands beside is verified or made again
     wanted = json.loads(json.dumps(source))
     if "folder" in found:
         found = model_source(found)

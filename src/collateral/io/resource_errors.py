@@ -24,7 +24,7 @@ _REASONS = {
     errno.ENOMEM: ("there is not enough memory", _MEMORY),
     errno.EAGAIN: ("there is not enough memory for another thread, or `ulimit -u` allows none", _MEMORY),
 }
-# libraries say it in their own words: Rust's, torch's on the processor and on a card
+# libraries say it in their own words: Rust's, torch's on the processor and on a GPU
 _RUST = re.compile(r"\(os error (\d+)\)")
 _TORCH = re.compile(r"memory: you tried to allocate|out of memory|[Uu]nable to mmap \d+ bytes")
 _THREAD = re.compile(r"launch worker thread|can't start new thread")

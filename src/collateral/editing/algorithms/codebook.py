@@ -165,7 +165,7 @@ def consult(
         rows, tokens = get_hidden(output).shape[:2]
         if not continues:
             end = _ends(mask, rows, tokens, book.keys.device)
-            entering = args[0].to(end.device)  # which may come from the card before
+            entering = args[0].to(end.device)  # which may come from another GPU
             distances, near = book.nearest(entering[torch.arange(rows, device=end.device), end])
             hit, values = distances <= book.epsilons[near], book.values[near]
             where = replaced_tokens(replacement, end, tokens)

@@ -281,7 +281,7 @@ class _Search:
         drift = objective.kl_factor * drift
         decay = (self._delta.norm(dim=-1) / self._h_0[self._alive].norm(dim=-1) ** 2).sum(dim=1)
         loss = objective.nll_factor * self._relax * nll + drift
-        loss = loss + objective.weight_decay * decay.to(loss.device)  # deltas lie on the edited layer's card
+        loss = loss + objective.weight_decay * decay.to(loss.device)  # deltas lie on the edited layer's GPU
         values = loss.tolist()
         self._check([self._asked[i].fact for i in self._alive], values, step)
         for number, value in zip(self._alive, values, strict=True):

@@ -119,7 +119,7 @@ class _EditRun:
         ids = row.ids[:-1]
         with capture(self._module) as wrapped:
             self._rows = ResumedRows(model, [ids], [start], settings.layer - 1, settings.layer, {})
-        place = wrapped["output"].device  # a layer's input may come from the card before
+        place = wrapped["output"].device  # a layer's input may come from another GPU
         self.query: Tensor = wrapped["input"][0, last].float().to(place)
         self.size = (len(self.query), wrapped["output"].shape[-1])
         self._end = torch.tensor([last - start], device=place)
