@@ -1,9 +1,18 @@
-"""The table of methods in docs/methods.md: what the code declares and the contract test runs."""
+"""The tables of docs/methods.md: what methods and regularisers declare, and what the contract test runs."""
 
 import ast
 from pathlib import Path
 
-from collateral.editing.registry import METHODS, declaration, is_flagged, method_names
+from collateral.editing.registry import (
+    METHODS,
+    REGULARIZERS,
+    declaration,
+    is_flagged,
+    method_names,
+    regularizer_declaration,
+    regularizer_kind,
+    regularizer_names,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,3 +53,16 @@ def methods_table() -> str:
             f"{' | '.join(marks)} | all {len(ALL_FAMILIES)} | {', '.join(tests) or '–'} |"
         )
     return "\n".join(lines) + f"\n\nFamilies: {', '.join(ALL_FAMILIES)}.\n"
+
+
+def regularizers_table() -> str:
+    """Return the regularisers: what each is, what a call returns, and its settings."""
+    lines = ["| regulariser | what it is | kind | settings |", "|---|---|---|---|"]
+    for name in regularizer_names():
+        title = ast.get_docstring(ast.parse((REGULARIZERS / f"{name}.py").read_text())) or ""
+        declared = regularizer_declaration(name)
+        settings = ", ".join(f"`{setting}`" for setting in declared.annotations)
+        lines.append(
+            f"| `{name}` | {title.splitlines()[0].rstrip('.')} | {regularizer_kind(name)} | {settings or '–'} |"
+        )
+    return "\n".join(lines) + "\n"

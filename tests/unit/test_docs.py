@@ -13,13 +13,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, too
 from collateral.analysis.tables import schema
 from collateral.data import registry as loaders
 from collateral.tasks.benchmarks import about
-from methods_table import methods_table
+from methods_table import methods_table, regularizers_table
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {
     "data.md": {"loaders": loaders.about_table, "benchmarks": about.about_table},
-    "methods.md": {"methods": methods_table},
+    "methods.md": {"methods": methods_table, "regularizers": regularizers_table},
     "tables.md": {
         "measured": lambda: schema.describe_tables(schema.MEASURED),
         "inferred": lambda: schema.describe_tables(schema.INFERRED),
