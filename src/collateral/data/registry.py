@@ -2,11 +2,13 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collateral.data.about import About
-from collateral.data.facts import Fact, first_records
 from collateral.errors import unknown_name
+
+if TYPE_CHECKING:
+    from collateral.data.facts import Fact
 
 FOLDER = Path(__file__).parent / "loaders"
 
@@ -16,12 +18,14 @@ def loader_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
-def load_facts(loader: str, path: Path, limit: int | None = None) -> list[Fact]:
+def load_facts(loader: str, path: Path, limit: int | None = None) -> "list[Fact]":
     """Return the facts of the first `limit` records of a file (a folder for `embedded`) in a named format.
 
     Raises:
         CollateralError: no such loader, or a malformed record; the message names file, record and field.
     """
+    from collateral.data.facts import first_records  # pyarrow, which a config's check does without
+
     facts: list[Fact] = _import_loader(loader).load(path)
     return first_records(facts, limit)
 
