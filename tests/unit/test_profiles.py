@@ -31,7 +31,7 @@ def test_default_profile_overrides_nothing_that_a_cluster_needs():
 
 # Three jobs of a GPU each, under the project's own bounds; a job notes how many it saw beside it.
 TURNS = """
-class TREES:
+class SOURCES:
     save = staticmethod(lambda: None)
 
 
