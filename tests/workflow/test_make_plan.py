@@ -66,7 +66,7 @@ def test_a_plan_without_the_mirror_counts_all_and_names_the_files(tmp_path, tiny
     project = make_project(tmp_path / "project", tiny_folder)
     project.configure(suites={"two": {"tasks": ["mutual"], "limit": 2}})
     text = plan(project)
-    assert "Only a mirror can have" in text
+    assert "Only a mirror can supply" in text
     assert "mutual_dev.jsonl" in text
     assert counts(text)["prepare_benchmark"] == (1, "1")
 
