@@ -62,7 +62,7 @@ def page():
     rows = {}
     for script, names in rules.items():
         path = ROOT / f"workflow/scripts/{script}.py"
-        for file, _ in reached_files([find_code(path, sources=sources)]):
+        for file in reached_files(find_code(path, sources=sources)):
             rows.setdefault(file, set()).update(names)
         for registry, scripts in REGISTRIES.items():
             if script not in scripts:
@@ -72,7 +72,7 @@ def page():
                 if registry_of(file):
                     module = f"collateral.{registry.replace('/', '.')}.{entry.stem}"
                     used = f"{module}:load" if registry == "data/loaders" else module
-                    for reached, _ in reached_files([find_code(path, used, sources=sources)]):
+                    for reached in reached_files(find_code(path, used, sources=sources)):
                         rows.setdefault(reached, set()).update(names)
     lines = ["| file of src/collateral | rules |", "|---|---|"]
     for file in sorted(rows):

@@ -7,7 +7,7 @@ settings of the job name them, and the whole module of each counts.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,14 +143,11 @@ class _Graph:
         return {use.split(".")[0] for use in definition.uses if not use.startswith(".")} - {_ROOT}
 
 
-def reached_files(codes: Iterable[Code]) -> Iterator[tuple[str, str]]:
-    """Yield each package file (relative to the package) with the script that reaches a definition of it."""
-    for code in codes:
-        script, *nodes = code.definitions
-        for module in sorted({node.partition(":")[0] for node in nodes}):
-            path = _path(module)
-            assert path is not None, module
-            yield path.relative_to(PACKAGE).as_posix(), script
+def reached_files(code: Code) -> list[str]:
+    """Return the package's files that have a definition of the code, relative to the package."""
+    _, *nodes = code.definitions  # the first is the script
+    paths = [_path(module) for module in sorted({node.partition(":")[0] for node in nodes})]
+    return [path.relative_to(PACKAGE).as_posix() for path in paths if path is not None]
 
 
 def _is_outside(dotted: str) -> bool:
